@@ -1,0 +1,1 @@
+"""Model optimization on the ONNX graph: passes, quantization, measurement."""

@@ -1,0 +1,1 @@
+"""The Farrier agent: loads bundles, serves inference and reports telemetry."""

@@ -1,0 +1,1 @@
+"""What travels between devices and fleet: topics, payloads, documents and telemetry."""

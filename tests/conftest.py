@@ -1,0 +1,40 @@
+"""Fixtures that every kind of test may use."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+WAIT_LIMIT_S = 60.0
+WAIT_STEP_S = 0.02
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real models and data sets, beside the repository (or FARRIER_SHARED_DATA)."""
+    folder = Path(os.environ.get("FARRIER_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., object]:
+    """Wait until a condition holds: polls `condition()` until it is truthy, and returns that value."""
+
+    def wait(condition: Callable[[], object], *, limit_s: float = WAIT_LIMIT_S, what: str = "") -> object:
+        deadline = time.monotonic() + limit_s
+        while True:
+            value = condition()
+            if value:
+                return value
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {limit_s:g} s: {what or condition}")
+            time.sleep(WAIT_STEP_S)
+
+    return wait
