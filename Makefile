@@ -1,0 +1,49 @@
+# `make demo` and `make test` do everything on a fresh machine with Python 3.10 or newer.
+# Each makes its own virtual environment; FORCE=1 makes it again.
+
+PYTHON ?= python3
+PIP_OPTIONS ?= --quiet --disable-pip-version-check
+MANIFESTS := pyproject.toml device_agent/pyproject.toml
+
+.PHONY: demo test check format test-agent-py39 screenshots clean
+.DELETE_ON_ERROR:
+
+demo: .venv-demo/ready
+	.venv-demo/bin/farrier demo
+
+test: .venv/ready
+	.venv/bin/python -m pytest
+
+check: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+
+format: .venv/ready
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+# The agent promises Python 3.9; this runs its own tests there.
+test-agent-py39: .venv-py39/ready
+	.venv-py39/bin/python -m pytest tests/contracts tests/agent
+
+.venv-demo/ready: $(MANIFESTS)
+	$(PYTHON) -m venv --clear .venv-demo
+	.venv-demo/bin/pip install $(PIP_OPTIONS) --upgrade 'pip>=25.1'
+	.venv-demo/bin/pip install $(PIP_OPTIONS) -e './device_agent[onnx]' -e '.[demo]'
+	touch $@
+
+.venv/ready: $(MANIFESTS)
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/pip install $(PIP_OPTIONS) --upgrade 'pip>=25.1'
+	.venv/bin/pip install $(PIP_OPTIONS) -e './device_agent[onnx,litert]' -e '.[demo]' --group dev
+	touch $@
+
+.venv-py39/ready: $(MANIFESTS)
+	python3.9 -m venv --clear .venv-py39
+	.venv-py39/bin/pip install $(PIP_OPTIONS) --upgrade 'pip>=25.1'
+	.venv-py39/bin/pip install $(PIP_OPTIONS) -e './device_agent[onnx,litert]' --group device_agent/pyproject.toml:test
+	touch $@
+
+clean:
+	rm -rf .venv .venv-demo .venv-py39 build dist
