@@ -1,0 +1,100 @@
+"""Compute what depends on constants alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from ..model import subgraphs
+from . import run
+from .edit import Graph, standard
+from .types import TensorType, infer
+
+RANDOM = (
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+)
+# Folding these would undo quantization or keep a copy of what is stored more tightly.
+OPAQUE = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+
+
+def fold(graph: Graph, *, max_bytes: int) -> None:
+    """Replace nodes of constant inputs by initializers, unless one result would take more than `max_bytes`.
+
+    A larger result is folded too where it is no larger than what it was computed from. Random operators stay,
+    and so does whatever ONNX Runtime cannot compute on its own.
+    """
+    _fold_shapes(graph, infer(graph.build().proto))
+    for node in _in_order(graph):
+        values = [graph.constant(name) for name in node.input if name]
+        if not _foldable(graph, node, values):
+            continue
+        results = _compute(graph, node, max_bytes)
+        if results is not None:
+            for name, value in zip(node.output, results, strict=False):
+                graph.initializers[name] = numpy_helper.from_array(value, name)
+            graph.remove([node])
+    graph.index()
+
+
+def _in_order(graph: Graph) -> list[onnx.NodeProto]:
+    """Return the graph's own nodes sorted by their inputs (files are sorted, edited graphs perhaps not)."""
+    by_output = {name: node for node in graph.nodes for name in node.output if name}
+    nodes = graph.build().proto.graph.node
+    return [by_output[next(name for name in node.output if name)] for node in nodes]
+
+
+def _foldable(graph: Graph, node: onnx.NodeProto, values: list[np.ndarray | None]) -> bool:
+    return (
+        bool(node.output)
+        and all(value is not None for value in values)
+        and not standard(node, *RANDOM, *OPAQUE)
+        and not any(True for _ in subgraphs(node))
+        and not any(name in graph.outputs for name in node.output)
+    )
+
+
+def _compute(graph: Graph, node: onnx.NodeProto, max_bytes: int) -> list[np.ndarray] | None:
+    tensors = [graph.initializers[name] for name in dict.fromkeys(node.input) if name]
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+    if len(outputs) != len(node.output):
+        return None
+    proto = helper.make_model(
+        helper.make_graph([node], "fold", [], outputs, initializer=tensors),
+        opset_imports=list(graph.model.proto.opset_import),
+        ir_version=max(graph.model.proto.ir_version, 7),
+    )
+    types = infer(proto)
+    limit = max(max_bytes, sum(len(t.raw_data) for t in tensors))
+    for value in outputs:
+        size = _size_bytes(types.get(value.name))
+        if size is None or size > limit:
+            return None
+        value.CopyFrom(helper.make_tensor_value_info(value.name, types[value.name].dtype, None))
+    del proto.graph.output[:]
+    proto.graph.output.extend(outputs)
+    return run.try_once(proto, {})
+
+
+def _size_bytes(kind: TensorType | None) -> int | None:
+    if kind is None or kind.shape is None or None in kind.shape or kind.dtype == onnx.TensorProto.STRING:
+        return None
+    elements = int(np.prod([float(d or 0) for d in kind.shape]))
+    return elements * helper.tensor_dtype_to_np_dtype(kind.dtype).itemsize
+
+
+def _fold_shapes(graph: Graph, types: dict[str, TensorType]) -> None:
+    """Replace Shape of a tensor whose every dimension is known."""
+    for node in [n for n in graph.nodes if standard(n, "Shape") and not n.attribute]:
+        kind = types.get(node.input[0])
+        if kind is None or kind.shape is None or None in kind.shape or node.output[0] in graph.outputs:
+            continue
+        shape = np.array(kind.shape, np.int64)
+        graph.initializers[node.output[0]] = numpy_helper.from_array(shape, node.output[0])
+        graph.remove([node])
+    graph.index()

@@ -1,0 +1,61 @@
+"""The passes Farrier knows: each is one frozen options dataclass and one function `Model -> Model`.
+
+A new one is one file with a `Pass` constant, and one line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from farrier_contracts.errors import UsageError
+from farrier_contracts.targets import Arithmetic
+
+from ..model import Model
+
+PASSES: dict[str, str] = {
+    "null": "farrier_converters.passes.null:NULL",
+    "clean": "farrier_converters.passes.clean:CLEAN",
+    "fuse": "farrier_converters.passes.fuse:FUSE",
+    "fp16": "farrier_converters.passes.fp16:FP16",
+    "int8": "farrier_converters.passes.int8:INT8",
+}
+
+Batches = Iterator[dict[str, np.ndarray]]
+
+
+def _silent(_stage: str, _share: float) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass may need besides the graph.
+
+    Each call of `calibration` starts a fresh stream of input batches. `progress` hears a stage and a share 0..1.
+    """
+
+    arithmetic: Arithmetic | None = None
+    calibration: Callable[[], Batches] | None = None
+    progress: Callable[[str, float], None] = _silent
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One technique: `run(model, options, context)`, with `options` an instance of the dataclass `options`."""
+
+    name: str
+    options: type
+    run: Callable[[Model, Any, Context], Model]
+
+
+def get(name: str) -> Pass:
+    """Return the pass called `name`; raises UsageError."""
+    try:
+        module, _, constant = PASSES[name].partition(":")
+    except KeyError:
+        raise UsageError(f"unknown pass {name!r}; choose one of: {', '.join(PASSES)}") from None
+    return getattr(import_module(module), constant)
