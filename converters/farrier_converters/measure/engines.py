@@ -1,0 +1,55 @@
+"""The engines that artifacts are measured in, as a device's agent would run them. Used in child processes."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from farrier_contracts.errors import MissingToolError, UsageError
+
+# engine -> "module:class"; importing the class's module imports the engine
+ENGINES = {
+    "onnxruntime": "farrier_converters.measure.onnxruntime:OnnxRuntimeSession",
+    "litert": "farrier_converters.measure.litert:LiteRtSession",
+    "null": "farrier_converters.measure.engines:NullSession",
+}
+INSTALL = {"onnxruntime": "pip install onnxruntime", "litert": "pip install ai-edge-litert"}
+
+
+class Session(Protocol):
+    """A loaded artifact: one call in, named arrays out, in the artifact's own order."""
+
+    version: str  # the engine and its version
+
+    def __init__(self, path: Path, *, threads: int) -> None: ...
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once."""
+        ...
+
+
+class NullSession:
+    """Runs nothing: gives its inputs back. The template to copy."""
+
+    version = "null"
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        path.read_bytes()  # a missing artifact is as wrong here as in any engine
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the inputs."""
+        return dict(feeds)
+
+
+def session_type(engine: str) -> type[Session]:
+    """Import an engine; raises UsageError for an unknown one and MissingToolError for one not installed."""
+    if engine not in ENGINES:
+        raise UsageError(f"unknown engine {engine!r}; choose one of: {', '.join(ENGINES)}")
+    module, _, name = ENGINES[engine].partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError:
+        raise MissingToolError(f"the engine {engine} is not installed; run: {INSTALL[engine]}") from None

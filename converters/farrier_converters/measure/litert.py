@@ -1,0 +1,33 @@
+"""LiteRT (TensorFlow Lite) on the processor; inputs are resized to the batch that comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import ai_edge_litert
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+
+class LiteRtSession:
+    """One TFLite file in an interpreter."""
+
+    version = f"litert {ai_edge_litert.__version__}"
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        self._interpreter.allocate_tensors()
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once."""
+        inputs = self._interpreter.get_input_details()
+        if any(tuple(i["shape"]) != feeds[i["name"]].shape for i in inputs):
+            for i in inputs:
+                self._interpreter.resize_tensor_input(i["index"], feeds[i["name"]].shape)
+            self._interpreter.allocate_tensors()
+        for i in inputs:
+            self._interpreter.set_tensor(i["index"], feeds[i["name"]])
+        self._interpreter.invoke()
+        outputs = self._interpreter.get_output_details()
+        return {o["name"]: self._interpreter.get_tensor(o["index"]) for o in outputs}

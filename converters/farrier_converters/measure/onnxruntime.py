@@ -1,0 +1,31 @@
+"""ONNX Runtime on the processor, set up as on a device: no spinning threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+FATAL = 4  # ONNX Runtime's log level: its errors reach us as exceptions
+
+
+class OnnxRuntimeSession:
+    """One ONNX file in an inference session."""
+
+    version = f"onnxruntime {onnxruntime.__version__}"
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = FATAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once."""
+        outputs = self._session.run(self._names, dict(feeds))
+        return {name: np.asarray(output) for name, output in zip(self._names, outputs, strict=True)}
