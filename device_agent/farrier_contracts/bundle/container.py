@@ -19,11 +19,10 @@ from typing import BinaryIO, Iterator, Mapping, Union
 
 from ..errors import BundleError
 from . import names
-from .manifest import Manifest, Part
+from .fields import BUNDLE_MAX_BYTES
+from .manifest import MANIFEST_MAX_BYTES, Manifest, Part
 
 MANIFEST_NAME = "manifest.json"
-MANIFEST_MAX_BYTES = 4 << 20
-BUNDLE_MAX_BYTES = (1 << 32) - (1 << 20)
 CHUNK_BYTES = 1 << 20
 
 _LOCAL = struct.Struct("<4s5H3I2H")
@@ -95,13 +94,13 @@ def build(path: Path, manifest: Manifest, parts: Mapping[str, Source]) -> Manife
 
 def read_manifest(path: Path) -> Manifest:
     """Return a bundle file's manifest without reading the parts; raises BundleError."""
-    with _open(path) as file:
+    with open_file(path) as file:
         return _read_manifest(file, path)[0]
 
 
 def verify(path: Path) -> Manifest:
     """Check every byte of a bundle file and return its manifest; BundleError names what is damaged."""
-    with _open(path) as file:
+    with open_file(path) as file:
         for _ in read_parts(file, path):
             pass
         file.seek(0)
@@ -111,7 +110,8 @@ def verify(path: Path) -> Manifest:
 def read_parts(file: BinaryIO, path: Path) -> Iterator[tuple[str, Part, bytes]]:
     """Yield (name, part, chunk of its bytes) through the whole file, checking every byte on the way.
 
-    A part's chunks are only trustworthy once the next part or the end has been reached. Raises BundleError.
+    Every part yields at least one chunk, an empty part an empty one. A part's chunks are only trustworthy once
+    the next part or the end has been reached. Raises BundleError.
     """
     manifest, first = _read_manifest(file, path)
     members = [first]
@@ -121,6 +121,8 @@ def read_parts(file: BinaryIO, path: Path) -> Iterator[tuple[str, Part, bytes]]:
         member = _Member(name, crc, part.size, members[-1].end)
         if header != member.local_header():
             raise BundleError(f"{path}: the header of {name!r} is damaged: fetch or build the bundle again")
+        if part.size == 0:
+            yield name, part, b""
         digest, checksum, left = hashlib.sha256(), 0, part.size
         while left:
             chunk = file.read(min(CHUNK_BYTES, left))
@@ -206,7 +208,8 @@ def _chunks(source: Source) -> Iterator[bytes]:
         raise BundleError(f"{source} does not exist") from None
 
 
-def _open(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BinaryIO:
+    """Open a bundle file; raises BundleError where that is not possible."""
     try:
         return path.open("rb")
     except FileNotFoundError:

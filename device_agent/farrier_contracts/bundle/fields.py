@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, Dict, Mapping, Tuple
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from .manifest import Manifest
 
 MAX_ITEMS = 4096  # entries of any list or table in a manifest
+BUNDLE_MAX_BYTES = (1 << 32) - (1 << 20)  # of a whole bundle: a zip file without zip64
 KNOWN = (
     "farrier",
     "artifacts",
@@ -43,19 +45,19 @@ def to_document(manifest: Manifest, schema: int) -> Dict[str, Any]:
         "version": manifest.version,
         "inputs": [tensor.to_dict() for tensor in manifest.inputs],
         "outputs": [tensor.to_dict() for tensor in manifest.outputs],
-        "artifacts": [{**vars(a), "options": dict(a.options)} for a in manifest.artifacts],
-        "parts": {name: vars(part) for name, part in manifest.parts.items()},
-        "golden": golden and {**vars(golden), "atol": dict(golden.atol)},
+        "artifacts": [{**_flat(a), "options": dict(a.options)} for a in manifest.artifacts],
+        "parts": {name: _flat(part) for name, part in manifest.parts.items()},
+        "golden": golden and {**_flat(golden), "atol": dict(golden.atol)},
         "warmup": manifest.warmup,
         "batching": {
-            "max_batch": manifest.batching.max_batch,
-            "profile": [vars(point) for point in manifest.batching.profile],
+            **_flat(manifest.batching),
+            "profile": [_flat(point) for point in manifest.batching.profile],
         },
-        "cache": vars(manifest.cache),
+        "cache": _flat(manifest.cache),
         "compatibility": {
+            **_flat(manifest.compatibility),
             "arch": list(manifest.compatibility.arch),
             "engines": dict(manifest.compatibility.engines),
-            "memory_bytes": manifest.compatibility.memory_bytes,
             "accelerators": list(manifest.compatibility.accelerators),
         },
         "recipe_lock": manifest.recipe_lock,
@@ -79,6 +81,8 @@ def from_document(document: Any, schema: int) -> Manifest:
             f"the bundle needs {unknown_critical[0]!r}, unknown to this version: update Farrier"
         )
     parts = {names.part(name): _part(part, name) for name, part in _table(top.get("parts"), "parts").items()}
+    if sum(part.size for part in parts.values()) > BUNDLE_MAX_BYTES:
+        raise BundleError(f"the parts are larger than {BUNDLE_MAX_BYTES} bytes together, which no bundle is")
     manifest = Manifest(
         name=names.bundle(top.get("name")),
         version=names.version(top.get("version")),
@@ -112,6 +116,7 @@ def _artifact(item: Any, parts: Mapping[str, Any]) -> Any:
         precision=_text(table.get("precision"), "artifact precision"),
         target=_text(table.get("target"), "artifact target"),
         options=_table(table.get("options", {}), "artifact options"),
+        unknown=_unknown(table, Artifact),
     )
 
 
@@ -120,7 +125,9 @@ def _part(item: Any, name: str) -> Any:
 
     table = _table(item, f"part {name!r}")
     return Part(
-        sha256=names.digest(table.get("sha256"), name), size=_count(table.get("size"), f"size of {name!r}")
+        sha256=names.digest(table.get("sha256"), name),
+        size=_count(table.get("size"), f"size of {name!r}"),
+        unknown=_unknown(table, Part),
     )
 
 
@@ -135,7 +142,10 @@ def _golden(item: Any, parts: Mapping[str, Any]) -> Any:
         for k, v in _table(table.get("atol"), "atol").items()
     }
     return Golden(
-        _required(table.get("part"), "golden part", parts), atol, _number(table.get("rtol", 0), "rtol")
+        part=_required(table.get("part"), "golden part", parts),
+        atol=atol,
+        rtol=_number(table.get("rtol", 0), "rtol"),
+        unknown=_unknown(table, Golden),
     )
 
 
@@ -143,10 +153,15 @@ def _batching(table: Dict[str, Any]) -> Any:
     from .manifest import Batching, BatchPoint
 
     profile = tuple(
-        BatchPoint(_count(p.get("batch"), "batch"), _number(p.get("latency_ms"), "latency_ms"))
+        BatchPoint(
+            batch=_count(p.get("batch"), "batch"),
+            latency_ms=_number(p.get("latency_ms"), "latency_ms"),
+            unknown=_unknown(p, BatchPoint),
+        )
         for p in (_table(item, "a batch point") for item in _list(table.get("profile", []), "profile"))
     )
-    return Batching(max(1, _count(table.get("max_batch", 1), "max_batch")), profile)
+    max_batch = max(1, _count(table.get("max_batch", 1), "max_batch"))
+    return Batching(max_batch, profile, _unknown(table, Batching))
 
 
 def _cache(table: Dict[str, Any]) -> Any:
@@ -155,7 +170,7 @@ def _cache(table: Dict[str, Any]) -> Any:
     responses = table.get("responses", True)
     if not isinstance(responses, bool):
         raise BundleError("cache.responses must be true or false")
-    return Cache(responses)
+    return Cache(responses, _unknown(table, Cache))
 
 
 def _compatibility(table: Dict[str, Any]) -> Any:
@@ -169,14 +184,28 @@ def _compatibility(table: Dict[str, Any]) -> Any:
         accelerators=tuple(
             _text(item, "accelerator") for item in _list(table.get("accelerators", []), "accelerators")
         ),
+        unknown=_unknown(table, Compatibility),
     )
+
+
+def _flat(section: Any) -> Dict[str, Any]:
+    own = dict(vars(section))
+    return {**own.pop("unknown"), **own}
+
+
+def _unknown(table: Mapping[str, Any], section: type) -> Dict[str, Any]:
+    known = {field.name for field in dataclasses.fields(section)} - {"unknown"}
+    return {key: value for key, value in table.items() if key not in known}
 
 
 def _tensors(value: Any, what: str) -> Tuple[TensorSpec, ...]:
     try:
-        return tuple(TensorSpec.from_dict(item) for item in _list(value, what))
+        tensors = tuple(TensorSpec.from_dict(item) for item in _list(value, what))
     except InputError as error:
         raise BundleError(f"{what}: {error}") from None
+    if [tensor.to_dict() for tensor in tensors] != value:
+        raise BundleError(f"{what}: a tensor has a field unknown to this version: update Farrier")
+    return tensors
 
 
 def _reference(value: Any, what: str, parts: Mapping[str, Any]) -> str | None:

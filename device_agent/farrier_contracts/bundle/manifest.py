@@ -2,7 +2,8 @@
 
 It is one JSON object in one canonical byte form (sorted keys, no spaces, UTF-8), so that its SHA-256 is the
 bundle's identity. A reader refuses a manifest whose `critical` list names a field that it does not know, and
-keeps every other unknown field to write it back.
+keeps every other unknown field, at the top and in each section (`unknown`), to write it back. Tensors are
+described as the Open Inference Protocol does, and by nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from ..tensors import TensorSpec
 from . import fields
 
 SCHEMA = 1
+MANIFEST_MAX_BYTES = 4 << 20
+
+
+def _unknown() -> Any:
+    return field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class Part:
 
     sha256: str
     size: int
+    unknown: Mapping[str, Any] = _unknown()
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Artifact:
     precision: str
     target: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    unknown: Mapping[str, Any] = _unknown()
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class Golden:
     part: str
     atol: Mapping[str, float]
     rtol: float = 0.0
+    unknown: Mapping[str, Any] = _unknown()
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ class BatchPoint:
 
     batch: int
     latency_ms: float
+    unknown: Mapping[str, Any] = _unknown()
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,7 @@ class Batching:
 
     max_batch: int = 1
     profile: Tuple[BatchPoint, ...] = ()
+    unknown: Mapping[str, Any] = _unknown()
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,7 @@ class Cache:
     """Whether equal requests may share one answer."""
 
     responses: bool = True
+    unknown: Mapping[str, Any] = _unknown()
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,7 @@ class Compatibility:
     engines: Mapping[str, str] = field(default_factory=dict)
     memory_bytes: int = 0
     accelerators: Tuple[str, ...] = ()
+    unknown: Mapping[str, Any] = _unknown()
 
 
 @dataclass(frozen=True)
@@ -102,12 +115,15 @@ class Manifest:
     recipe_lock: str | None = None
     licence: str = ""
     critical: Tuple[str, ...] = ("artifacts", "compatibility", "parts")
-    unknown: Mapping[str, Any] = field(default_factory=dict)
+    unknown: Mapping[str, Any] = _unknown()
 
     def to_bytes(self) -> bytes:
         """Return the canonical bytes; their SHA-256 is the bundle's identity."""
         document = fields.to_document(self, SCHEMA)
-        return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        text = json.dumps(
+            document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+        return text.encode()
 
     @property
     def digest(self) -> str:
@@ -117,6 +133,8 @@ class Manifest:
     @staticmethod
     def from_bytes(data: bytes, *, source: str = "manifest.json") -> Manifest:
         """Read a manifest; raises BundleError whose sentence starts with `source`."""
+        if len(data) > MANIFEST_MAX_BYTES:
+            raise BundleError(f"{source} is larger than {MANIFEST_MAX_BYTES} bytes, which no manifest is")
         try:
             document = json.loads(data.decode())
         except (ValueError, RecursionError):
@@ -125,7 +143,11 @@ class Manifest:
             manifest = fields.from_document(document, SCHEMA)
         except BundleError as error:
             raise BundleError(f"{source}: {error}") from None
-        if manifest.to_bytes() != data:
+        try:
+            canonical = manifest.to_bytes()
+        except (ValueError, RecursionError):  # what JSON cannot hold: NaN, half a surrogate pair
+            canonical = b""
+        if canonical != data:
             raise BundleError(f"{source} is not in canonical form: build the bundle again")
         return manifest
 

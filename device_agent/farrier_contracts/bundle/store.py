@@ -2,18 +2,28 @@
 
 STORE/parts/<sha256>               the bytes of one part
 STORE/manifests/<sha256>.json      a manifest; its digest is the bundle's identity
+
+Files get their names only when whole, and a manifest only after its parts, so a bundle that can be loaded is
+whole. What a killed process leaves behind are hidden temporary files; the next writer sweeps them away.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import Callable, Dict, Iterable, Iterator, Optional
 
-from ..errors import BundleError
-from .container import CHUNK_BYTES, read_manifest, read_parts
-from .manifest import Manifest
+from ..errors import BundleError, FarrierError
+from .container import CHUNK_BYTES, open_file, read_manifest, read_parts
+from .manifest import Manifest, Part
+
+_TEMPORARY = ".tmp"
 
 
 @dataclass(frozen=True)
@@ -40,15 +50,7 @@ class StoredBundle:
     def verify(self) -> None:
         """Check every part's size and digest; raises BundleError naming the damaged part."""
         for name, part in self.manifest.parts.items():
-            digest, size = hashlib.sha256(), 0
-            with self.part(name).open("rb") as file:
-                while True:
-                    chunk = file.read(CHUNK_BYTES)
-                    if not chunk:
-                        break
-                    digest.update(chunk)
-                    size += len(chunk)
-            if (digest.hexdigest(), size) != (part.sha256, part.size):
+            if not _is_sound(self.part(name), part):
                 raise BundleError(f"{self.manifest.name} {self.manifest.version}: part {name!r} is damaged")
 
 
@@ -77,70 +79,114 @@ def load(store: Path, digest: str) -> StoredBundle:
 def unpack(bundle: Path, store: Path) -> StoredBundle:
     """Check a bundle file, put its parts and manifest into the store, and return it.
 
-    Parts already there are not written again; the manifest is written last, so a bundle that can be loaded is
-    whole. Raises BundleError.
+    Parts already there and sound are not written again; where the disk is full, what this call wrote is taken
+    away again. Raises BundleError, or FarrierError for a full disk.
     """
-    manifest = read_manifest(bundle)
-    with bundle.open("rb") as file:
-        writer = _PartWriter(store)
-        try:
-            for _name, part, chunk in read_parts(file, bundle):
-                writer.write(part.sha256, chunk)
-        except BaseException:
-            writer.abort()
-            raise
-        writer.finish()
-    for part in manifest.parts.values():
-        if part.size == 0:
-            write_atomically(part_path(store, part.sha256), b"")
-    write_atomically(manifest_path(store, manifest.digest), manifest.to_bytes())
-    return StoredBundle(store, manifest)
+    wanted = {
+        part.sha256: part_path(store, part.sha256) for part in missing(read_manifest(bundle), store).values()
+    }
+    with undone_when_full(store, wanted.values()):
+        manifest = extract(bundle, lambda part: wanted.get(part.sha256))
+        return commit(manifest, store)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, and see it to the disk."""
+def extract(bundle: Path, place: Callable[[Part], Optional[Path]]) -> Manifest:
+    """Check a bundle file and write each part to the path that `place` gives for it, None for nowhere.
+
+    A part has its name only once it was checked to its last byte. Raises BundleError.
+    """
+    with open_file(bundle) as file:
+        for (_name, part), items in groupby(read_parts(file, bundle), key=itemgetter(0, 1)):
+            path = place(part)
+            if path is not None:
+                write_atomically(path, (chunk for _, _, chunk in items))
+    return read_manifest(bundle)
+
+
+def missing(manifest: Manifest, store: Path) -> Dict[str, Part]:
+    """Return the parts, by name, that the store lacks or holds damaged; equal parts are named once."""
+    absent = {
+        part.sha256: (name, part)
+        for name, part in manifest.parts.items()
+        if not _is_sound(part_path(store, part.sha256), part)
+    }
+    return dict(absent.values())
+
+
+def commit(manifest: Manifest, store: Path) -> StoredBundle:
+    """Make a bundle loadable: write its manifest, after its parts; raises BundleError where one is absent."""
+    bundle = StoredBundle(store, manifest)
+    for name in manifest.parts:
+        bundle.part(name)
+    write_atomically(manifest_path(store, bundle.digest), [manifest.to_bytes()])
+    return bundle
+
+
+def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a file whole or not at all, and see it and its name to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    sweep(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            for chunk in chunks:
+                file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
-class _PartWriter:
-    """Writes the stream of parts to temporary files; a part gets its name once it was read to its end."""
+def sweep(folder: Path) -> None:
+    """Remove the temporary files of processes that no longer exist."""
+    for leftover in folder.glob(f".*{_TEMPORARY}"):
+        owner = leftover.name[: -len(_TEMPORARY)].rpartition(".")[2]
+        if owner.isdigit() and not _is_running(int(owner)):
+            leftover.unlink(missing_ok=True)
 
-    def __init__(self, store: Path) -> None:
-        self._store = store
-        self._sha256 = ""
-        self._file = None
-        self._temporary = store
 
-    def write(self, sha256: str, chunk: bytes) -> None:
-        if sha256 != self._sha256:
-            self.finish()
-            self._sha256 = sha256
-            target = part_path(self._store, sha256)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary = target.with_name(f".{sha256}.{os.getpid()}.tmp")
-            self._file = None if target.is_file() else self._temporary.open("wb")
-        if self._file is not None:
-            self._file.write(chunk)
+@contextmanager
+def undone_when_full(store: Path, written: Iterable[Path]) -> Iterator[None]:
+    """Turn a full disk into one sentence, after removing the files `written` by the block."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise FarrierError(f"the disk that holds {store} is full: free some space and try again") from None
 
-    def finish(self) -> None:
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._temporary.replace(part_path(self._store, self._sha256))
-        self._file = None
 
-    def abort(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)
-            self._file = None
+def _is_sound(path: Path, part: Part) -> bool:
+    digest = hashlib.sha256()
+    try:
+        if path.stat().st_size != part.size:
+            return False
+        with path.open("rb") as file:
+            for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
+                digest.update(chunk)
+    except FileNotFoundError:
+        return False
+    return digest.hexdigest() == part.sha256
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # some file systems cannot sync a folder; the file itself was synced
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
