@@ -1,0 +1,22 @@
+"""Search: candidates from a target's toolchains and precisions, and the rules that pick one."""
+
+from __future__ import annotations
+
+from .budget import Budget, parse_drop, parse_latency, parse_size
+from .choose import LATENCY_TOLERANCE, Choice, Figures, Verdict, choose
+from .plan import Candidate, Step, plan
+
+__all__ = [
+    "LATENCY_TOLERANCE",
+    "Budget",
+    "Candidate",
+    "Choice",
+    "Figures",
+    "Step",
+    "Verdict",
+    "choose",
+    "parse_drop",
+    "parse_latency",
+    "parse_size",
+    "plan",
+]
