@@ -82,11 +82,10 @@ def unpack(bundle: Path, store: Path) -> StoredBundle:
     Parts already there and sound are not written again; where the disk is full, what this call wrote is taken
     away again. Raises BundleError, or FarrierError for a full disk.
     """
-    wanted = {
-        part.sha256: part_path(store, part.sha256) for part in missing(read_manifest(bundle), store).values()
-    }
-    with undone_when_full(store, wanted.values()):
-        manifest = extract(bundle, lambda part: wanted.get(part.sha256))
+    absent = missing(read_manifest(bundle), store).values()
+    wanted = {part.sha256: part_path(store, part.sha256) for part in absent}
+    with undone_when_full(store, tuple(wanted.values())):
+        manifest = extract(bundle, lambda part: wanted.pop(part.sha256, None))  # equal parts are written once
         return commit(manifest, store)
 
 
