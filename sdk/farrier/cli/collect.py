@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import signal
+import threading
+from dataclasses import replace
+
+import click
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--broker", required=True, metavar="URL", help="The fleet's MQTT broker: mqtt://host:1883.")
+@click.option("--store", required=True, metavar="URL", help="Where to keep it: sqlite:///fleet.db.")
+@click.option("--fleet", metavar="NAME", help="Only this fleet; without it, every fleet on the broker.")
+@click.option(
+    "--connect-timeout", type=click.FloatRange(min=0), help="Seconds to wait for the broker at first."
+)
+def collect(broker: str, store: str, fleet: str | None, connect_timeout: float | None) -> None:
+    """Store a fleet's telemetry, states and events until stopped.
+
+    Every point is acknowledged to its device only after it is on the disk, so the collector may be killed at any
+    moment without loss.
+    """
+    from ..collect import Settings
+    from ..collect import collect as run
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    settings = Settings()
+    if connect_timeout is not None:
+        settings = replace(settings, connect_timeout_s=connect_timeout)
+    done = run(broker, store, fleet=fleet, settings=settings, stop=stop, say=_say)
+    _say(
+        f"stopped: {done.points} points and {done.events} events stored, {done.duplicates} points came twice"
+    )
+
+
+def _say(sentence: str) -> None:
+    click.echo(f"farrier collect: {sentence}", err=True)
