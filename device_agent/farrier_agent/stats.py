@@ -96,6 +96,13 @@ class Stats:
         self._words = self._bytes[len(_MARK) :].cast("Q")
 
     @classmethod
+    def anonymous(cls) -> Stats:
+        """Count in this process alone, with no file."""
+        view = mmap.mmap(-1, _SIZE)
+        view[: len(_MARK)] = _MARK
+        return cls(view)
+
+    @classmethod
     def create(cls, path: Path) -> Stats:
         """Make a file of zeros at `path`, whole or not at all, and open it for writing."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from farrier_agent import stats
 from farrier_agent.stats import BOUNDS_NS, Stats
 from farrier_contracts.errors import InputError
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @given(st.integers(0, 1 << 40))

@@ -1,0 +1,74 @@
+"""The engines that run artifacts. A new one is one file and one line here; `null.py` is the template."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Dict, Mapping, Protocol, Type
+
+from farrier_contracts.bundle import Manifest, StoredBundle
+from farrier_contracts.errors import BundleError, MissingToolError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Arrays = Mapping[str, np.ndarray]
+
+# name in a manifest -> the class that runs it, imported on use
+ENGINES = {
+    "onnxruntime": "farrier_agent.engines.ort:OnnxRuntime",
+    "litert": "farrier_agent.engines.litert:LiteRt",
+    "null": "farrier_agent.engines.null:Null",
+}
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How an engine may use the device. `threads` is the number that one run may occupy."""
+
+    threads: int = 1
+
+
+class Engine(Protocol):
+    """A loaded artifact. `run` is called by one thread at a time and may be given more rows than one request had."""
+
+    @classmethod
+    def load(cls, path: Path, manifest: Manifest, settings: EngineSettings) -> Engine:
+        """Load the artifact at `path`; raises BundleError, or MissingToolError where the library is absent."""
+        ...
+
+    @classmethod
+    def version(cls) -> str:
+        """Return the library's version; raises MissingToolError."""
+        ...
+
+    def run(self, inputs: Arrays) -> Dict[str, np.ndarray]:
+        """Return every output of the manifest by name; `inputs` are C-contiguous and fit the manifest."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the model's memory."""
+        ...
+
+
+def find(name: str) -> Type[Engine]:
+    """Return the engine class called `name`; raises BundleError where this agent has none."""
+    try:
+        module, _, attribute = ENGINES[name].partition(":")
+    except KeyError:
+        known = ", ".join(ENGINES)
+        raise BundleError(f"no engine is called {name!r} here (known: {known}): update the agent") from None
+    return getattr(importlib.import_module(module), attribute)
+
+
+def load(bundle: StoredBundle, settings: EngineSettings = EngineSettings()) -> Engine:
+    """Load the first of the bundle's artifacts whose engine is installed; raises BundleError, MissingToolError."""
+    missing: MissingToolError | None = None
+    for artifact in bundle.manifest.artifacts:
+        engine = find(artifact.engine)
+        try:
+            return engine.load(bundle.part(artifact.part), bundle.manifest, settings)
+        except MissingToolError as error:
+            missing = missing or error
+    raise missing or BundleError(f"{bundle.manifest.name} holds no artifact")
