@@ -10,10 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import onnx
-from farrier_contracts.errors import InputError
-from farrier_contracts.tensors import DATATYPES, DYNAMIC, TensorSpec
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import external_data_helper, helper, inliner
+
+from farrier_contracts.errors import InputError
+from farrier_contracts.tensors import DATATYPES, DYNAMIC, TensorSpec
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 

@@ -75,7 +75,7 @@ class Graph:
     def add_constant(self, name: str, value: np.ndarray) -> str:
         """Store an initializer under a free name like `name`, and return that name."""
         name = self.fresh(name)
-        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        self.initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
     def add_node(self, op: str, inputs: Iterable[str], output: str, **attributes: Any) -> onnx.NodeProto:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+
 from farrier_contracts.errors import InputError
 from farrier_contracts.tensors import NUMPY_NAMES
 

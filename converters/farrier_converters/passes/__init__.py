@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+
 from farrier_contracts.errors import UsageError
 from farrier_contracts.targets import Arithmetic
 

@@ -1,0 +1,100 @@
+"""The ledger: for each operator of a delivered graph, the unit that runs it, its precision, and why not better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+
+from farrier_contracts.targets import Target
+
+from .graph.edit import Graph, standard
+from .graph.types import FLOAT, TensorType, infer
+from .model import Model
+from .quantize import rules
+from .quantize.rewrite import REASON_KEY
+
+HALF = onnx.TensorProto.FLOAT16
+NOT_QUANTIZED = "the graph was not quantized"
+# What carries values between precisions is not counted as an operator of the model.
+PLUMBING = ("QuantizeLinear", "DequantizeLinear")
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One operator. `precision` is int8, fp16, fp32, or index for whole numbers such as shapes.
+
+    `reason` says why it stayed in float, and is None where it did not or has nothing to do with floats.
+    """
+
+    index: int
+    name: str
+    op: str
+    unit: str
+    precision: str
+    reason: str | None
+
+
+def ledger(model: Model, target: Target) -> tuple[LedgerEntry, ...]:
+    """Return one entry per operator of the graph, in graph order; pairs of Q and DQ are not operators."""
+    graph = Graph(model)
+    types = infer(model.proto)
+    quantized = any(standard(node, "QuantizeLinear") for node in graph.nodes)
+    unit = "cpu" if target.arch != "any" else "none"
+    entries: list[LedgerEntry] = []
+    for node in graph.nodes:
+        if standard(node, *PLUMBING):
+            continue
+        precision = _precision(graph, node, types)
+        reason = None
+        if precision in ("fp32", "fp16"):
+            reason = _stored_reason(node)
+        if precision == "fp32" and reason is None:
+            reason = rules.NO_KERNEL.format(op=node.op_type) if quantized else NOT_QUANTIZED
+        entries.append(
+            LedgerEntry(len(entries), node.name or node.output[0], node.op_type, unit, precision, reason)
+        )
+    return tuple(entries)
+
+
+def _stored_reason(node: onnx.NodeProto) -> str | None:
+    return next((field.value for field in node.metadata_props if field.key == REASON_KEY), None)
+
+
+def _precision(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType]) -> str:
+    dtypes = {types[name].dtype for name in (*node.input, *node.output) if name in types}
+    if _is_integer(graph, node):
+        return "int8"
+    if HALF in dtypes and not standard(node, "Cast"):
+        return "fp16"
+    if FLOAT in dtypes or onnx.TensorProto.DOUBLE in dtypes or HALF in dtypes or not dtypes:
+        return "fp32"
+    return "index"
+
+
+def _is_integer(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Say whether a node reads dequantized tensors and its result is quantized, or need not be."""
+    if _stored_reason(node) or not standard(node, *rules.LINEAR, *rules.CARRIERS, *rules.ARITHMETIC):
+        return False
+    operands = node.input if standard(node, *rules.LINEAR, *rules.VARIADIC) else node.input[:1]
+    makers = [graph.producer.get(name) for name in operands if name]
+    behind_integer = (
+        standard(node, *rules.ACTIVATIONS) and makers[0] is not None and _is_linear(graph, makers[0])
+    )
+    if not behind_integer and not all(m is not None and standard(m, "DequantizeLinear") for m in makers):
+        return False
+    return standard(node, "Gemm", "MatMul") or all(_is_quantized(graph, name) for name in node.output if name)
+
+
+def _is_linear(graph: Graph, node: onnx.NodeProto) -> bool:
+    makers = [graph.producer.get(name) for name in node.input if name]
+    return standard(node, *rules.LINEAR, "Add", "Mul") and all(
+        m is not None and standard(m, "DequantizeLinear") for m in makers
+    )
+
+
+def _is_quantized(graph: Graph, name: str) -> bool:
+    reader = graph.only_reader(name)
+    if reader is not None and standard(reader, *rules.ACTIVATIONS):
+        reader = graph.only_reader(reader.output[0])
+    return reader is not None and standard(reader, "QuantizeLinear")

@@ -1,0 +1,71 @@
+"""Static INT8 quantization: QDQ nodes, per-channel weights, ranges from a stream of calibration data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from farrier_contracts.errors import InputError, UsageError
+from farrier_contracts.targets import Arithmetic
+
+from ..graph.edit import Graph
+from ..graph.upgrade import upgrade
+from ..model import Model
+from ..quantize import rules
+from ..quantize.calibrate import CalibrationSettings, observe
+from ..quantize.observe import METHODS
+from ..quantize.placement import place
+from ..quantize.rewrite import QdqWriter, set_reason
+from . import Context, Pass
+
+OPSET = 13  # the first whose DequantizeLinear knows an axis
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """How activations are ranged, and which nodes (by name) stay in float."""
+
+    method: str = "minmax"
+    percentile: float = 99.99
+    exclude: tuple[str, ...] = ()
+    calibration: CalibrationSettings = CalibrationSettings()
+
+
+def run(model: Model, options: Int8Options, context: Context) -> Model:
+    """Return the model with Q/DQ nodes where integers pay; inputs and outputs keep their types.
+
+    Clean and fuse first: batch norms left on their own stay in float. A model in which nothing can be integer
+    comes back in float, with the reasons in its nodes. Raises InputError for weights, activations or data that
+    cannot be used, UsageError for missing data.
+    """
+    if options.method not in METHODS:
+        raise UsageError(f"unknown range method {options.method!r}; choose one of: {', '.join(METHODS)}")
+    feeds = None if context.calibration is None else next(context.calibration(), None)
+    try:
+        model = upgrade(model, OPSET, feeds=feeds)
+    except InputError as error:
+        return _left_in_float(model, rules.OPSET.format(version=_version(model), why=error))
+    graph = Graph(model)
+    plan = place(graph, exclude=frozenset(options.exclude))
+    observers = observe(
+        graph.build(),
+        [name for name in plan.points if name not in plan.bounds],
+        batches=context.calibration,
+        progress=context.progress,
+        settings=options.calibration,
+    )
+    ranges = {n: o.range(options.method, percentile=options.percentile) for n, o in observers.items()}
+    return QdqWriter(graph, plan, context.arithmetic or Arithmetic("u8")).write(ranges)
+
+
+def _version(model: Model) -> int:
+    return Graph(model).opset
+
+
+def _left_in_float(model: Model, reason: str) -> Model:
+    graph = Graph(model)
+    for node in graph.nodes:
+        set_reason(node, reason)
+    return graph.build()
+
+
+INT8 = Pass("int8", Int8Options, run)

@@ -1,0 +1,1 @@
+"""Static integer quantization: ranges, scales, placement, and the QDQ graph."""

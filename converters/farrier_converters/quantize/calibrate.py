@@ -1,0 +1,111 @@
+"""Observe activations while a model runs over calibration data, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from farrier_contracts.errors import InputError, UsageError
+
+from ..graph import run
+from ..graph.types import FLOAT, infer
+from ..model import Model
+from .observe import Observer
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """What bounds the memory: the model runs several times when its tensors are too many for one run."""
+
+    chunk_elements: int = 1 << 24  # elements observed in one run, for a batch of one
+    threads: int = 1
+
+
+def observe(
+    model: Model,
+    tensors: list[str],
+    *,
+    batches: Callable[[], Iterator[dict[str, np.ndarray]]] | None,
+    progress: Callable[[str, float], None],
+    settings: CalibrationSettings = CalibrationSettings(),
+) -> dict[str, Observer]:
+    """Return the statistics of these float32 tensors over every calibration batch.
+
+    Values are dropped after each batch, so memory does not grow with the data. Raises InputError for data that the
+    model cannot run on, and for values that are not finite; UsageError where there is no data.
+    """
+    if not tensors:
+        return {}
+    if batches is None:
+        raise UsageError("integer quantization needs calibration data; give some with --data or --calib")
+    found = {name: Observer(name) for name in tensors}
+    chunks = _chunks(model, tensors, settings)
+    for number, chunk in enumerate(chunks):
+        _observe_chunk(
+            model,
+            [found[name] for name in chunk],
+            batches=batches(),
+            progress=lambda share, n=number: progress("calibrate", (n + share) / len(chunks)),
+            settings=settings,
+        )
+    return found
+
+
+def _observe_chunk(
+    model: Model,
+    observers: list[Observer],
+    *,
+    batches: Iterator[dict[str, np.ndarray]],
+    progress: Callable[[float], None],
+    settings: CalibrationSettings,
+) -> None:
+    inputs = {spec.name for spec in model.inputs}
+    inner = [observer for observer in observers if observer.name not in inputs]
+    names = [observer.name for observer in inner] or [model.outputs[0].name]
+    session = run.session(_with_outputs(model.proto, names), threads=settings.threads)
+    count = 0
+    for feeds in batches:
+        try:
+            values = session.run(names, feeds)
+        except run.runtime_errors() as error:
+            raise InputError(f"the calibration data does not fit the model: {run.brief(error)}") from None
+        for observer, value in zip(inner, values, strict=False):
+            observer.add(np.asarray(value))
+        for observer in observers:
+            if observer.name in inputs:
+                observer.add(feeds[observer.name])
+        count += 1
+        progress(count / (count + 1))  # the length of a stream is not known before its end
+    if not count:
+        raise InputError("the calibration data holds no samples")
+    progress(1.0)
+
+
+def _with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    known = {value.name for value in proto.graph.output}
+    copy.graph.output.extend(
+        helper.make_tensor_value_info(name, FLOAT, None) for name in dict.fromkeys(names) if name not in known
+    )
+    return copy
+
+
+def _chunks(model: Model, tensors: list[str], settings: CalibrationSettings) -> list[list[str]]:
+    types = infer(model.proto)
+    chunks: list[list[str]] = [[]]
+    total = 0
+    for name in tensors:
+        kind = types.get(name)
+        shape = kind.shape if kind is not None and kind.shape is not None else ()
+        elements = int(np.prod([size or 1 for size in shape]))
+        if chunks[-1] and total + elements > settings.chunk_elements:
+            chunks.append([])
+            total = 0
+        chunks[-1].append(name)
+        total += elements
+    return chunks

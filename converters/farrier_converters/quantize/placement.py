@@ -1,0 +1,197 @@
+"""Decide, for each operator, integers or float: where quantizers go and which tensors share a scale.
+
+The rule is that integers flow where they pay. Multiply-accumulate operators become integer; what lies between two
+of them follows, if it has an integer kernel and integer inputs; what follows the last of them stays in float, since
+it is cheap and decides the resolution of the result. A quantizer stands after an activation function, never
+before, so that the engine can make both part of the operator's own requantization.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from ..graph.edit import Graph, attribute, reads, standard
+from ..graph.types import FLOAT, TensorType, infer
+from . import rules
+
+
+@dataclass
+class Placement:
+    """What was decided. Nodes are named by `id`; `shares` maps a tensor to one whose scale it has."""
+
+    made: dict[str, None] = field(default_factory=dict)  # tensors that an integer node makes, in graph order
+    read: dict[str, None] = field(default_factory=dict)  # float tensors that an integer node reads
+    integer: set[int] = field(default_factory=set)
+    absorbed: set[int] = field(default_factory=set)  # activation functions that belong to the node before
+    constants: dict[int, str] = field(
+        default_factory=dict
+    )  # constant operands of integer Add and Mul, by node
+    shares: dict[str, str] = field(default_factory=dict)
+    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    def root(self, name: str) -> str:
+        """Return the tensor that stands for all those which share this one's scale."""
+        while self.shares.get(name, name) != name:
+            name = self.shares[name]
+        return name
+
+    def join(self, first: str, second: str) -> None:
+        """Let two tensors share one scale."""
+        self.shares[self.root(second)] = self.root(first)
+
+    @property
+    def points(self) -> list[str]:
+        """The tensors that get a quantizer."""
+        return [*self.read, *self.made]
+
+
+class _Planner:
+    def __init__(self, graph: Graph, exclude: frozenset[str]) -> None:
+        self.graph = graph
+        self.types: dict[str, TensorType] = infer(graph.build().proto)
+        self.plan = Placement()
+        self.exclude = exclude
+        self.useful = self._before_linear()
+
+    def run(self) -> Placement:
+        for node in self.graph.nodes:
+            if id(node) in self.plan.absorbed:
+                continue
+            reason = self._obstacle(node)
+            if reason is None:
+                self._accept(node)
+            else:
+                self.plan.reasons[id(node)] = reason
+        return self.plan
+
+    def _before_linear(self) -> set[int]:
+        """Return the nodes whose results reach a multiply-accumulate operator as activations."""
+        wanted: set[str] = set()
+        found: set[int] = set()
+        for node in reversed(self.graph.nodes):
+            if wanted.intersection(node.output):
+                found.add(id(node))
+                wanted |= reads(node)
+            elif standard(node, *rules.LINEAR) and self._weights_obstacle(node) is None:
+                wanted |= reads(node)
+        return found
+
+    def _is_float(self, name: str) -> bool:
+        kind = self.types.get(name)
+        return kind is not None and kind.dtype == FLOAT
+
+    def _obstacle(self, node: onnx.NodeProto) -> str | None:
+        """Return why a node has to stay in float, or None."""
+        if node.name in self.exclude:
+            return "excluded by an option"
+        if standard(node, *rules.LINEAR):
+            return self._linear_obstacle(node)
+        if not standard(node, *rules.CARRIERS, *rules.ARITHMETIC):
+            return rules.NO_KERNEL.format(op=node.op_type)
+        if id(node) not in self.useful:
+            return rules.TAIL
+        for name in self._operands(node):
+            constant = self.graph.constant(name)
+            if constant is not None and standard(node, "Add", "Mul", "Concat"):
+                if constant.dtype != np.float32 or node.op_type == "Concat":
+                    return rules.FLOAT_INPUT.format(name=name)
+            elif name not in self.plan.made and name not in self.plan.read:
+                return rules.FLOAT_INPUT.format(name=name)
+        return self._carrier_obstacle(node)
+
+    def _carrier_obstacle(self, node: onnx.NodeProto) -> str | None:
+        if standard(node, "Pad"):
+            fill = (
+                self.graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1)
+            )
+            if attribute(node, "mode", b"constant") == b"constant" and (fill is None or fill.any()):
+                return "it pads with something other than zero"
+        if standard(node, "Resize") and attribute(node, "mode", b"nearest") == b"cubic":
+            return "cubic interpolation leaves the range of its input"
+        if standard(node, "MaxPool") and len(node.output) > 1 and node.output[1]:
+            return "it returns indices"
+        return None
+
+    def _linear_obstacle(self, node: onnx.NodeProto) -> str | None:
+        if not all(self._is_float(name) for name in (node.input[0], node.output[0])):
+            return "it does not compute in float32"
+        return self._weights_obstacle(node)
+
+    def _weights_obstacle(self, node: onnx.NodeProto) -> str | None:
+        weight = self.graph.constant(node.input[1])
+        if weight is None:
+            if node.op_type == "MatMul" and self._is_float(node.input[1]):
+                return None
+            return "its weights are not constant"
+        if weight.dtype != np.float32 or self.graph.constant(node.input[0]) is not None:
+            return "it does not multiply activations by float32 weights"
+        if node.op_type == "MatMul":
+            return None if weight.ndim == 2 else "its weights are not a matrix"
+        if len(node.input) > 2 and node.input[2]:
+            value = self.graph.constant(node.input[2])
+            if value is None or value.dtype != np.float32:
+                return "its bias is not constant"
+            if node.op_type == "Gemm":
+                channels = weight.shape[0 if attribute(node, "transB", 0) else 1]
+                if value.size not in (1, channels) or value.shape[-1:] not in ((), (1,), (channels,)):
+                    return "its bias differs from row to row"
+                if attribute(node, "beta", 1.0) != 1.0:
+                    return "it scales its bias"
+        return None
+
+    def _operands(self, node: onnx.NodeProto) -> list[str]:
+        names = node.input if standard(node, *rules.VARIADIC) else node.input[:1]
+        return [name for name in names if name]
+
+    def _accept(self, node: onnx.NodeProto) -> None:
+        plan = self.plan
+        plan.integer.add(id(node))
+        if standard(node, *rules.LINEAR):
+            operands = node.input[:2] if node.op_type == "MatMul" else node.input[:1]
+            for name in operands:
+                if self.graph.constant(name) is None and name not in plan.made:
+                    plan.read[name] = None
+                    self._bound(name)
+        results = [self._behind_activation(node, name) for name in node.output if name]
+        if standard(node, "Gemm", "MatMul") and not self._used_as_integer(results[0]):
+            return  # the kernels of these two return float at no cost
+        for result in results:
+            plan.made[result] = None
+        if standard(node, *rules.CARRIERS):
+            for name in (*self._operands(node)[1:], *results):
+                plan.join(self._operands(node)[0], name)
+        for name in self._operands(node) if standard(node, "Add", "Mul") else ():
+            if self.graph.constant(name) is not None:
+                plan.constants[id(node)] = name
+        if node.op_type in rules.BOUNDED:
+            plan.bounds[results[0]] = rules.BOUNDED[node.op_type]
+
+    def _used_as_integer(self, name: str) -> bool:
+        readers = self.graph.readers.get(name, [])
+        return any(id(n) in self.useful or standard(n, *rules.LINEAR) for n in readers)
+
+    def _bound(self, name: str) -> None:
+        maker = self.graph.producer.get(name)
+        if maker is not None and maker.op_type in rules.BOUNDED:
+            self.plan.bounds[name] = rules.BOUNDED[maker.op_type]
+
+    def _behind_activation(self, node: onnx.NodeProto, name: str) -> str:
+        """Return the tensor to quantize for this result: the one behind a Relu or Clip that alone reads it."""
+        reader = self.graph.only_reader(name)
+        fused = standard(node, *rules.LINEAR, "Add", "Mul")
+        if reader is None or not fused or not standard(reader, *rules.ACTIVATIONS) or reader.input[0] != name:
+            return name
+        if any(n and self.graph.constant(n) is None for n in reader.input[1:]):
+            return name
+        self.plan.absorbed.add(id(reader))
+        self.plan.integer.add(id(reader))
+        return reader.output[0]
+
+
+def place(graph: Graph, *, exclude: frozenset[str] = frozenset()) -> Placement:
+    """Plan the quantization of a graph; `exclude` names nodes that stay in float."""
+    return _Planner(graph, exclude).run()

@@ -1,0 +1,195 @@
+"""Write a placement and its ranges into the graph as QuantizeLinear and DequantizeLinear nodes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from farrier_contracts.errors import InputError
+from farrier_contracts.targets import Arithmetic
+
+from ..graph.edit import Graph, attribute, replace, standard
+from ..model import Model
+from . import rules, scales
+from .placement import Placement
+from .scales import Affine, Range
+
+REASON_KEY = "farrier.reason"  # in a node's metadata: why it stayed in float
+
+
+class QdqWriter:
+    """Edits one graph; `write` may be called once."""
+
+    def __init__(self, graph: Graph, plan: Placement, arithmetic: Arithmetic) -> None:
+        self.graph = graph
+        self.plan = plan
+        self.arithmetic = arithmetic
+        self.parameters: dict[tuple[bytes, int], tuple[str, str]] = {}
+        self.affines: dict[str, Affine] = {}
+
+    def write(self, ranges: dict[str, Range]) -> Model:
+        """Return the quantized model. `ranges` covers every point of the placement that has no fixed bounds."""
+        self._share_scales(ranges)
+        for node in self.graph.nodes:
+            if id(node) in self.plan.reasons:
+                set_reason(node, self.plan.reasons[id(node)])
+        for node in [n for n in self.graph.nodes if id(n) in self.plan.integer]:
+            if standard(node, *rules.LINEAR):
+                self._quantize_weights(node)
+            elif id(node) in self.plan.constants:
+                self._quantize_constant(node, self.plan.constants[id(node)])
+        for name in self.plan.read:
+            self._wrap_read(name)
+        for name in self.plan.made:
+            self._drop_activation(name)
+            self._wrap_made(name)
+        return self.graph.build()
+
+    def affine(self, name: str) -> Affine:
+        """Return scale and zero point of a tensor that has a quantizer."""
+        return self.affines[self.plan.root(name)]
+
+    def _share_scales(self, ranges: dict[str, Range]) -> None:
+        groups: dict[str, Range] = {}
+        for name in self.plan.points:
+            bounds = self.plan.bounds.get(name)
+            extent = Range(*bounds) if bounds else ranges[name]
+            root = self.plan.root(name)
+            groups[root] = groups[root].union(extent) if root in groups else extent
+        symmetric = self.arithmetic.symmetric_activations
+        self.affines = {root: scales.activation(r, symmetric=symmetric) for root, r in groups.items()}
+
+    def _integers(self, unsigned: np.ndarray | int) -> np.ndarray:
+        values = np.asarray(unsigned, np.int16)
+        if self.arithmetic.activations == "u8":
+            return values.astype(np.uint8)
+        return (values - scales.SIGNED_SHIFT).astype(np.int8)
+
+    def _parameters(self, affine: Affine) -> tuple[str, str]:
+        key = (affine.scale.tobytes(), affine.zero_point)
+        if key not in self.parameters:
+            number = len(self.parameters)
+            self.parameters[key] = (
+                self.graph.add_constant(f"scale_{number}", np.asarray(affine.scale)),
+                self.graph.add_constant(f"zero_point_{number}", self._integers(affine.zero_point)),
+            )
+        return self.parameters[key]
+
+    def _pair(self, source: str, result: str) -> None:
+        parameters = self._parameters(self.affine(result if result in self.plan.made else source))
+        integers = self.graph.fresh(f"{source}_quantized")
+        self.graph.add_node("QuantizeLinear", [source, *parameters], integers)
+        self.graph.add_node("DequantizeLinear", [integers, *parameters], result)
+
+    def _wrap_read(self, name: str) -> None:
+        """A float tensor: integer readers get it quantized, the others as it is."""
+        result = self.graph.fresh(f"{name}_dequantized")
+        for node in self.graph.readers[name]:
+            if id(node) in self.plan.integer:
+                replace(node.input, name, result)
+        self._pair(name, result)
+
+    def _wrap_made(self, name: str) -> None:
+        """The result of an integer node: every reader gets it quantized, so that the node's own kernel is integer."""
+        source = self.graph.fresh(f"{name}_float")
+        replace(self.graph.producer[name].output, name, source)
+        self._pair(source, name)
+
+    def _drop_activation(self, name: str) -> None:
+        """Remove a Relu or Clip where the quantizer behind it clips at the same bounds.
+
+        ONNX Runtime does that too, but for Add only after it has given up on an integer kernel.
+        """
+        node = self.graph.producer[name]
+        before = self.graph.producer.get(node.input[0]) if node.input else None
+        if not standard(node, *rules.ACTIVATIONS) or before is None or not self._clips_alike(node, name):
+            return
+        replace(before.output, node.input[0], name)
+        self.graph.remove([node])
+        self.graph.producer[name] = before
+
+    def _clips_alike(self, node: onnx.NodeProto, name: str) -> bool:
+        if id(node) not in self.plan.absorbed:
+            return False
+        affine = self.affine(name)
+        low, high = (-affine.zero_point * affine.scale, (scales.LEVELS - affine.zero_point) * affine.scale)
+        bounds = [self.graph.constant(n) if n else None for n in (*node.input[1:], "", "")][:2]
+        if node.op_type == "Relu":
+            bounds = [np.zeros(()), None]
+        return (bounds[0] is None or low >= bounds[0]) and (bounds[1] is None or high <= bounds[1])
+
+    def _quantize_constant(self, node: onnx.NodeProto, name: str) -> None:
+        value = self._finite(name)
+        affine = scales.activation(Range(float(value.min(initial=0)), float(value.max(initial=0))))
+        stored = self.graph.add_constant(f"{name}_quantized", self._integers(scales.quantize(value, affine)))
+        self._dequantize(node, name, [stored, *self._parameters(affine)])
+
+    def _quantize_weights(self, node: onnx.NodeProto) -> None:
+        weight = self.graph.constant(node.input[1])
+        if weight is None:
+            return  # MatMul of two activations
+        axis = _channel_axis(node) if self.arithmetic.per_channel else None
+        weight = self._finite(node.input[1])
+        input_scale = self.affine(node.input[0]).scale
+        bias = self._bias(node, weight.shape[_channel_axis(node)])
+        floor = np.zeros(()) if bias is None else scales.bias_floor(bias, input_scale=input_scale)
+        integers, scale = scales.weights(
+            weight,
+            bits=self.arithmetic.weight_bits,
+            axis=axis,
+            floor=floor if axis is not None else floor.max(),
+        )
+        name = node.input[1]
+        zero_point = self.graph.add_constant(f"{name}_zero_point", np.zeros(scale.shape, np.int8))
+        stored = self.graph.add_constant(f"{name}_quantized", integers)
+        inputs = [stored, self.graph.add_constant(f"{name}_scale", scale), zero_point]
+        self._dequantize(node, name, inputs, axis=axis)
+        if bias is not None:
+            self._quantize_bias(node, bias, input_scale=input_scale, weight_scale=scale)
+
+    def _bias(self, node: onnx.NodeProto, channels: int) -> np.ndarray | None:
+        if node.op_type == "MatMul" or len(node.input) < 3 or not node.input[2]:
+            return None
+        value = self._finite(node.input[2]).reshape(-1) / np.float32(attribute(node, "alpha", 1.0))
+        return np.broadcast_to(value, (channels,)).astype(np.float32)
+
+    def _quantize_bias(
+        self, node: onnx.NodeProto, bias: np.ndarray, *, input_scale: np.float32, weight_scale: np.ndarray
+    ) -> None:
+        integers, scale = scales.bias(bias, input_scale=input_scale, weight_scale=weight_scale)
+        per_channel = weight_scale.ndim == 1
+        scale = scale if per_channel else scale.reshape(-1)[0]
+        name = node.input[2]
+        inputs = [
+            self.graph.add_constant(f"{name}_quantized", integers),
+            self.graph.add_constant(f"{name}_scale", np.asarray(scale)),
+            self.graph.add_constant(f"{name}_zero_point", np.zeros(np.shape(scale), np.int32)),
+        ]
+        self._dequantize(node, name, inputs, axis=0 if per_channel else None)
+
+    def _dequantize(
+        self, node: onnx.NodeProto, name: str, inputs: list[str], *, axis: int | None = None
+    ) -> None:
+        result = self.graph.fresh(f"{name}_dequantized")
+        attributes = {} if axis is None else {"axis": axis}
+        self.graph.add_node("DequantizeLinear", inputs, result, **attributes)
+        replace(node.input, name, result)
+
+    def _finite(self, name: str) -> np.ndarray:
+        value = self.graph.constant(name)
+        if value is None or not np.isfinite(value).all():
+            raise InputError(f"the weights {name!r} hold values that are not finite; the model is damaged")
+        return value
+
+
+def _channel_axis(node: onnx.NodeProto) -> int:
+    """Return the axis of the weights along which results are independent."""
+    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
+        return 0
+    return 1
+
+
+def set_reason(node: onnx.NodeProto, reason: str) -> None:
+    """Note on a node why it stayed in float."""
+    del node.metadata_props[:]
+    node.metadata_props.add(key=REASON_KEY, value=reason)
