@@ -1,0 +1,86 @@
+"""`farrier optimize`: a thin command over `farrier.optimize`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .progress import progress
+
+if TYPE_CHECKING:
+    from ..optimization.result import Entry, Result
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-t", "--target", default="host", show_default=True, help="What the model will run on.")
+@click.option("-d", "--data", type=click.Path(path_type=Path), help="Evaluation rows (.npz), with labels.")
+@click.option(
+    "--calib", type=click.Path(path_type=Path), help="Calibration rows (.npz); else a split of --data."
+)
+@click.option(
+    "--metric", help="accuracy, top5, auc, f1, mae, mse, cosine, perplexity, agreement or FILE.py:FUNCTION."
+)
+@click.option("--max-drop", default="1%", show_default=True, help="How much worse the metric may get.")
+@click.option("--max-latency", help="Median time of a run, like 8ms.")
+@click.option("--max-size", help="Size of the artifact, like 4MB.")
+@click.option("--recipe", type=click.Path(path_type=Path), help="Try only this recipe's candidates (.toml).")
+@click.option("--locked", type=click.Path(path_type=Path), help="Rebuild what a recipe.lock delivered.")
+@click.option("--name", help="The bundle's name; the model file's name otherwise.")
+@click.option("--version", help="The bundle's version; made from the artifact's digest otherwise.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def optimize(model: Path, *, as_json: bool, **options: Any) -> None:
+    """Fit MODEL (.onnx) to a target within a budget, and write bundle and report."""
+    from ..optimization import optimize as run
+
+    with progress(quiet=as_json) as report:
+        result = run(model, progress=report, **options)
+    if as_json:
+        click.echo(json.dumps(result.report, indent=1, allow_nan=False))
+    else:
+        _show(result)
+
+
+def _show(result: Result) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+
+    console = Console(highlight=False)
+    relative = bool(result.report["metric"]["relative"])
+    table = Table(box=None, pad_edge=False)
+    for title in ("candidate", result.baseline.metric_name, "drop", "p50", "size", "memory"):
+        table.add_column(title, justify="left" if title == "candidate" else "right", no_wrap=True)
+    table.add_column("verdict", overflow="fold")
+    for entry in result.candidates:
+        table.add_row(*_row(entry, relative=relative), style="bold" if entry.kept else None)
+    console.print(table)
+    console.print()
+    console.print(result.verdict)
+    for file, what in (
+        (result.bundle, "bundle"),
+        (result.artifact, "artifact"),
+        (result.out / "report.html", "report"),
+        (result.out / "recipe.lock", "lock"),
+    ):
+        console.print(f"  {what:9} {file}", soft_wrap=True)
+    for warning in result.warnings:
+        click.echo(f"note: {warning}", err=True)
+
+
+def _row(entry: Entry, *, relative: bool) -> tuple[str, ...]:
+    from ..report import words
+
+    return (
+        entry.name,
+        words.metric(entry.metric, relative=relative),
+        words.drop(entry.drop, relative=relative),
+        words.milliseconds(entry.latency.p50_ms if entry.latency else None),
+        words.size(entry.size_bytes),
+        words.size(entry.peak_memory_bytes),
+        ("delivered: " if entry.kept else "") + entry.reason,
+    )

@@ -1,0 +1,138 @@
+"""What is to be optimized: every argument read, checked and digested before anything is built."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from farrier_contracts import targets
+from farrier_contracts.errors import InputError, UsageError
+from farrier_converters import data, metrics
+from farrier_converters import model as models
+from farrier_converters.measure import engines
+from farrier_converters.search import Budget, Candidate, plan
+
+from . import recipe
+from .build import digest_of, file_digest
+from .trial import TrialSettings
+
+CALIBRATION_BATCH = 8  # rows per run where the model leaves that free
+NO_DATA = "random"  # stands for a digest where there was no file
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}  # platform.machine() -> the targets' word
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every limit of an optimization."""
+
+    data: data.DataSettings = field(default_factory=data.DataSettings)
+    trial: TrialSettings = field(default_factory=TrialSettings)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked request. `digests` are of the inputs; `warnings` are for the report."""
+
+    model: models.Model
+    target: targets.Target
+    rows: data.Split
+    metric: metrics.Metric
+    metric_text: str  # as it was asked for, or the name of the one that was chosen
+    budget: Budget
+    original: Candidate
+    candidates: tuple[Candidate, ...]
+    digests: dict[str, str]
+    warnings: tuple[str, ...]
+    settings: Settings
+
+    def calibration(self, batch: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the calibration inputs afresh, a few rows at a time."""
+        size = self.rows.calibration.fixed_batch or min(batch, CALIBRATION_BATCH)
+        return (feeds for feeds, _ in self.rows.calibration.batches(size))
+
+
+def prepare(
+    model_path: Path,
+    *,
+    target_name: str,
+    data_path: Path | None,
+    calib_path: Path | None,
+    metric_name: str | None,
+    budget: Budget,
+    recipe_path: Path | None,
+    settings: Settings,
+) -> Job:
+    """Read and check everything; raises UsageError or InputError in one sentence."""
+    target = targets.get(target_name)
+    metric = metrics.get(metric_name) if metric_name else None
+    toolchain = next(
+        (t for t in target.toolchains if t.format == "onnx" and t.engine in engines.ENGINES), None
+    )
+    if toolchain is None:
+        raise UsageError(
+            f"the target {target.name!r} has no engine that runs ONNX models; choose another target"
+        )
+    candidates = recipe.read(recipe_path, target) if recipe_path else plan(target)
+    model = models.load(model_path)
+    rows, warnings = _rows(model, data_path, calib_path, settings.data)
+    labels = rows.evaluation.labels
+    if metric is not None and metric.needs_labels and labels is None:
+        where = f"{data_path} has none" if data_path else "give it with --data"
+        raise InputError(f"the metric {metric.name} needs an array 'labels' (or 'target'): {where}")
+    if metric is None and labels is None and data_path is not None:
+        warnings += ("the data has no labels: judged by agreement with the original model",)
+    chosen = metric or metrics.choose(labels)
+    if (machine := _machine()) != target.arch and target.arch != "any":
+        warnings += (f"measured on this {machine} machine, as a stand-in for {target.name} ({target.arch})",)
+    return Job(
+        model=model,
+        target=target,
+        rows=rows,
+        metric=chosen,
+        metric_text=metric_name or chosen.name,
+        budget=budget,
+        original=Candidate(recipe.ORIGINAL, precision_of(model), toolchain),
+        candidates=candidates,
+        digests={
+            "model": digest_of(model),
+            "data": file_digest(data_path) if data_path else NO_DATA,
+            "calibration": file_digest(calib_path) if calib_path else NO_DATA,
+        },
+        warnings=warnings,
+        settings=settings,
+    )
+
+
+def _rows(
+    model: models.Model, data_path: Path | None, calib_path: Path | None, settings: data.DataSettings
+) -> tuple[data.Split, tuple[str, ...]]:
+    if data_path is None and calib_path is None:
+        rows = data.split(data.random(model.inputs, settings), None, settings)
+        return rows, ("no data was given: random inputs, judged by agreement with the original model",)
+    calibration = data.load(calib_path, model.inputs, settings=settings) if calib_path else None
+    if data_path is None:
+        evaluation = data.random(model.inputs, settings)
+        extra = ("no evaluation data was given: random inputs, judged by agreement with the original model",)
+    else:
+        evaluation, extra = data.load(data_path, model.inputs, settings=settings), ()
+    rows = data.split(evaluation, calibration, settings)
+    return rows, (*extra, *evaluation.notes, *rows.notes)
+
+
+def precision_of(model: models.Model) -> str:
+    """Return what a model that came from elsewhere computes in, as far as its graph shows."""
+    ops = {node.op_type for node in model.proto.graph.node}
+    if ops & {"QuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"}:
+        return "int8"
+    half = sum(t.data_type == t.FLOAT16 for t in model.proto.graph.initializer)
+    single = sum(t.data_type == t.FLOAT for t in model.proto.graph.initializer)
+    return "fp16" if half > single else "fp32"
+
+
+def _machine() -> str:
+    machine = platform.machine().lower()
+    return MACHINES.get(machine, machine)

@@ -1,0 +1,209 @@
+"""The loop of the trade: measure the baseline, build, validate, measure the gain, keep only what wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from farrier_contracts.bundle import names
+from farrier_contracts.errors import BudgetError, FarrierError, InputError
+from farrier_converters.search import (
+    Budget,
+    Candidate,
+    Choice,
+    Figures,
+    choose,
+    parse_drop,
+    parse_latency,
+    parse_size,
+)
+
+from . import folder, lock, trial
+from . import recipe as recipes
+from .build import Built, build
+from .deliver import Delivery, deliver
+from .job import Job, Settings, prepare
+from .recipe import ORIGINAL
+from .result import Entry, Result
+from .trial import Progress
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search or a lock says: who is delivered, everyone's figures, and the delivered batch profile."""
+
+    original: Built
+    delivered: Built
+    entries: tuple[Entry, ...]
+    profile: tuple[tuple[int, float], ...]
+    lock: lock.Lock | None = None
+
+
+def optimize(
+    model: str | Path,
+    *,
+    target: str = "host",
+    data: str | Path | None = None,
+    calib: str | Path | None = None,
+    metric: str | None = None,
+    max_drop: float | str = 0.01,
+    max_latency: float | str | None = None,
+    max_size: int | str | None = None,
+    recipe: str | Path | None = None,
+    locked: str | Path | None = None,
+    out: str | Path,
+    name: str | None = None,
+    version: str | None = None,
+    progress: Progress | None = None,
+    settings: Settings | None = None,
+) -> Result:
+    """Fit a model to a target within a budget, and write the delivered bundle and report into `out`.
+
+    `max_drop` is a share (0.01) or "1%", `max_latency` milliseconds or "8ms", `max_size` bytes or "4MB". `locked`
+    rebuilds what a former run delivered, without measuring again. `progress(stage, share)` is called on the way.
+    Raises UsageError, InputError or BudgetError; nothing is written then.
+    """
+    budget = Budget(
+        max_drop=parse_drop(max_drop) if isinstance(max_drop, str) else max_drop,
+        max_latency_ms=parse_latency(max_latency) if isinstance(max_latency, str) else max_latency,
+        max_size_bytes=parse_size(max_size) if isinstance(max_size, str) else max_size,
+    )
+    for text, check in ((name, names.bundle), (version, names.version)):
+        if text is not None:
+            check(text)
+    out = Path(out)
+    folder.check(out)
+    former = lock.read(Path(locked)) if locked else None
+    job = prepare(
+        Path(model),
+        target_name=former["inputs"]["target"] if former else target,
+        data_path=_path(data),
+        calib_path=_path(calib),
+        metric_name=former["inputs"]["metric"] if former else metric,
+        budget=budget,
+        recipe_path=_path(recipe),
+        settings=settings or Settings(),
+    )
+    progress = progress or _silent
+    with folder.staged(out) as stage:
+        found = _rebuild(job, former, stage, progress) if former else _search(job, stage, progress)
+        return deliver(
+            Delivery(job, found.original, found.delivered, found.entries, found.profile, found.lock),
+            stage,
+            out,
+            name=name,
+            version=version,
+        )
+
+
+def _search(job: Job, stage: Path, progress: Progress) -> Found:
+    """Build, measure and choose; raises BudgetError naming the best there is."""
+    original = _build(job, job.original, stage, batch=1, progress=_silent)
+    progress("running the original model", 0.0)
+    batch = trial.probe_batch(original, job.rows.evaluation, job.settings.trial)
+    builds, failed = {ORIGINAL: original}, []
+    for index, candidate in enumerate(job.candidates):
+        span = (0.05 + 0.35 * index / len(job.candidates), 0.35 / len(job.candidates))
+        try:
+            builds[candidate.name] = _build(
+                job, candidate, stage, batch=batch, progress=_part(progress, *span)
+            )
+        except Exception as error:  # whatever a pass trips over costs this candidate, not the others
+            failed.append(_failure(candidate, error, job))
+    entries = trial.run(
+        builds,
+        job.rows.evaluation,
+        job.metric,
+        batch=batch,
+        settings=job.settings.trial,
+        progress=_part(progress, 0.4, 0.5),
+    )
+    choice = _choose(entries, job.budget)
+    if choice.delivered is None:
+        raise BudgetError(_impossible(entries[choice.best], choice))
+    delivered = builds[choice.delivered]
+    progress("measuring batch sizes", 0.9)
+    free = job.rows.evaluation.fixed_batch is None
+    profile = trial.profile(delivered, job.rows.evaluation, job.settings.trial, free=free)
+    verdicts = {v.name: v for v in choice.verdicts}
+    judged = [
+        replace(e, kept=verdicts[e.name].kept, reason=verdicts[e.name].reason) if e.name in verdicts else e
+        for e in entries.values()
+    ]
+    return Found(original, delivered, (*judged, *failed), profile)
+
+
+def _rebuild(job: Job, former: lock.Lock, stage: Path, progress: Progress) -> Found:
+    """Build what the lock delivered, from the same inputs; raises InputError where anything differs."""
+    lock.require_same(former, "inputs", job.digests, what="the")
+    try:
+        locked = former["delivered"]
+        candidate = recipes.candidate(locked["candidate"], job.target)
+        entries = tuple(Entry.from_document(figures) for figures in former["figures"])
+        profile = tuple((point["batch"], point["latency_ms"]) for point in former["profile"])
+        batch = int(locked["calibration_batch"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the lock is damaged ({type(error).__name__}: {error}); optimize again") from None
+    original = _build(job, job.original, stage, batch=1, progress=_silent)
+    delivered = original
+    if candidate.steps:
+        delivered = _build(job, candidate, stage, batch=batch, progress=progress)
+    for index, (step, digest) in enumerate(zip(candidate.steps, delivered.digests, strict=True)):
+        wanted = {f"pass {index + 1} ({step.name})": digest}
+        lock.require_same(former, "passes", wanted, what="the result of")
+    return Found(original, delivered, entries, profile, former)
+
+
+def _build(job: Job, candidate: Candidate, stage: Path, *, batch: int, progress: Progress) -> Built:
+    def calibration() -> Iterator[dict[str, np.ndarray]]:
+        return job.calibration(batch)
+
+    place = stage / "build" / candidate.name.replace("/", "_")
+    place.parent.mkdir(exist_ok=True)
+    progress(f"building {candidate.name}", 0.0)
+    return build(job.model, candidate, place, batch=batch, calibration=calibration, progress=progress)
+
+
+def _choose(entries: dict[str, Entry], budget: Budget) -> Choice:
+    figures = [
+        Figures(e.name, e.drop, e.latency.p50_ms, e.size_bytes)
+        for e in entries.values()
+        if e.latency is not None and e.drop is not None and e.size_bytes is not None
+    ]
+    original = next(f for f in figures if f.name == ORIGINAL)
+    return choose(original, figures, budget)
+
+
+def _impossible(best: Entry, choice: Choice) -> str:
+    reason = next(v.reason for v in choice.verdicts if v.name == best.name)
+    latency = best.latency.p50_ms if best.latency else float("nan")
+    return (
+        f"the budget cannot be met; the best there is, {best.name}, {reason} (it has {latency:.3g} ms, "
+        f"{best.size_bytes} bytes, a drop of {best.drop:.2%}): allow more, or choose a faster target"
+    )
+
+
+def _failure(candidate: Candidate, error: Exception, job: Job) -> Entry:
+    text = str(error) if isinstance(error, FarrierError) else f"{type(error).__name__}: {error}"
+    line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return Entry(
+        candidate.name,
+        candidate.precision,
+        reason=f"cannot be built: {line[:300]}",
+        metric_name=job.metric.name,
+    )
+
+
+def _part(progress: Progress, start: float, span: float) -> Progress:
+    return lambda stage, share: progress(stage, start + span * share)
+
+
+def _path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+def _silent(_stage: str, _share: float) -> None:
+    pass

@@ -1,0 +1,153 @@
+"""The trial: every built candidate evaluated and timed beside the original, each in its own process."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from farrier_contracts.errors import InputError
+from farrier_converters import metrics
+from farrier_converters.data import Dataset
+from farrier_converters.measure import (
+    Child,
+    ChildSettings,
+    EngineFailure,
+    LatencySettings,
+    evaluate,
+    evaluation_batch,
+    measure,
+    record,
+    takes_batch,
+)
+
+from .build import Built
+from .recipe import ORIGINAL
+from .result import Entry
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """How long and how much is measured."""
+
+    child: ChildSettings = field(default_factory=ChildSettings)
+    latency: LatencySettings = field(default_factory=LatencySettings)
+    profile: LatencySettings = field(default_factory=lambda: LatencySettings(rounds=5))
+    profile_batches: tuple[int, ...] = (1, 2, 4, 8, 16)
+
+
+def probe_batch(built: Built, data: Dataset, settings: TrialSettings) -> int:
+    """Return how many rows the original model really takes at once; raises InputError where it does not run."""
+    try:
+        with Child(built.path, built.candidate.toolchain.engine, settings.child) as child:
+            child.run(data.feed(data.rows[: data.fixed_batch or 1]))
+            return evaluation_batch(child, data)
+    except EngineFailure as failure:
+        raise InputError(f"the model {built.model.name} does not run: {failure}") from None
+
+
+def run(
+    builds: Mapping[str, Built],
+    data: Dataset,
+    metric: metrics.Metric,
+    *,
+    batch: int,
+    settings: TrialSettings,
+    progress: Progress,
+) -> dict[str, Entry]:
+    """Return each candidate's figures, or the reason why it has none; the original must be among them."""
+    entries = {name: _blank(built, metric) for name, built in builds.items()}
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        children: dict[str, Child] = {}
+        feeds = data.feed(data.rows[: data.fixed_batch or 1])
+        for name, built in builds.items():
+            with _recorded(entries, name):
+                child = stack.enter_context(
+                    Child(built.path, built.candidate.toolchain.engine, settings.child)
+                )
+                child.time(feeds, 2)
+                entries[name] = replace(entries[name], peak_memory_bytes=child.peak_bytes())
+                children[name] = child
+        _evaluate(children, entries, data, metric, Path(folder), batch=batch, progress=progress)
+        alive = {name: child for name, child in children.items() if not entries[name].reason}
+        timed = measure(
+            alive,
+            feeds,
+            batch=data.fixed_batch or 1,
+            settings=settings.latency,
+            progress=lambda share: progress("measuring latency", 0.6 + 0.4 * share),
+        )
+        for name, latency in timed.items():
+            if isinstance(latency, EngineFailure):
+                entries[name] = replace(entries[name], reason=str(latency))
+            else:
+                entries[name] = replace(entries[name], latency=latency)
+    original = entries[ORIGINAL]
+    if original.latency is None:
+        raise InputError(f"the original model cannot be measured: {original.reason}")
+    return entries
+
+
+def _evaluate(
+    children: Mapping[str, Child],
+    entries: dict[str, Entry],
+    data: Dataset,
+    metric: metrics.Metric,
+    folder: Path,
+    *,
+    batch: int,
+    progress: Progress,
+) -> None:
+    reference = None
+    if not metric.needs_labels and ORIGINAL in children:
+        progress("running the original model", 0.0)
+        reference = record(children[ORIGINAL], data, folder, batch=batch)
+    for index, (name, child) in enumerate(children.items()):
+
+        def share(done: float, name: str = name, index: int = index) -> None:
+            progress(f"evaluating {name}", 0.6 * (index + done) / len(children))
+
+        with _recorded(entries, name):
+            value = evaluate(child, data, metric, batch=batch, reference=reference, progress=share)
+            entries[name] = replace(entries[name], metric=value)
+            baseline = entries[ORIGINAL].metric
+            if baseline is not None:
+                entries[name] = replace(entries[name], drop=metrics.drop(metric, baseline, value))
+
+
+def profile(
+    built: Built, data: Dataset, settings: TrialSettings, *, free: bool
+) -> tuple[tuple[int, float], ...]:
+    """Return (batch, p50 in ms) of the delivered artifact for each batch size that it takes."""
+    points: list[tuple[int, float]] = []
+    sizes = settings.profile_batches if free else (data.fixed_batch or 1,)
+    with Child(built.path, built.candidate.toolchain.engine, settings.child) as child:
+        for size in sizes:
+            if free and size > 1 and not takes_batch(child, data, size):
+                break
+            feeds = data.feed(np.resize(data.rows, size))
+            timed = measure({"it": child}, feeds, batch=size, settings=settings.profile)["it"]
+            if isinstance(timed, EngineFailure):
+                break
+            points.append((size, timed.p50_ms))
+    return tuple(points)
+
+
+def _blank(built: Built, metric: metrics.Metric) -> Entry:
+    c = built.candidate
+    return Entry(c.name, c.precision, metric_name=metric.name, size_bytes=built.size_bytes)
+
+
+@contextlib.contextmanager
+def _recorded(entries: dict[str, Entry], name: str) -> Iterator[None]:
+    """Turn an engine's failure into the candidate's reason."""
+    try:
+        yield
+    except EngineFailure as failure:
+        entries[name] = replace(entries[name], reason=str(failure))

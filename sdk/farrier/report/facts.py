@@ -1,0 +1,54 @@
+"""The report's facts: one document, written as `report.json` and shown as `report.html`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import words
+
+if TYPE_CHECKING:
+    from ..optimization.result import Entry
+
+VERSION = 1
+
+
+def document(
+    *,
+    job: Mapping[str, Any],
+    baseline: Entry,
+    delivered: Entry,
+    entries: Sequence[Entry],
+    profile: Sequence[tuple[int, float]],
+    ledger: Sequence[Mapping[str, Any]],
+    warnings: Sequence[str],
+    environment: Mapping[str, str],
+    recipe: Mapping[str, Any],
+    bundle: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the facts, with ratios over the baseline and the verdict."""
+    facts: dict[str, Any] = {
+        "version": VERSION,
+        **job,
+        "baseline": baseline.to_document(),
+        "delivered": delivered.to_document(),
+        "drop": delivered.drop if delivered.drop is not None else 0.0,
+        "speedup": _ratio(
+            baseline.latency.p50_ms if baseline.latency else None,
+            delivered.latency.p50_ms if delivered.latency else None,
+        ),
+        "shrink": _ratio(baseline.size_bytes, delivered.size_bytes),
+        "candidates": [entry.to_document() for entry in entries],
+        "profile": [{"batch": batch, "latency_ms": latency} for batch, latency in profile],
+        "ledger": [dict(entry) for entry in ledger],
+        "warnings": list(warnings),
+        "environment": dict(environment),
+        "recipe": dict(recipe),
+        "bundle": dict(bundle),
+    }
+    facts["verdict"] = words.verdict(facts)
+    return facts
+
+
+def _ratio(before: float | None, after: float | None) -> float:
+    return round(before / after, 4) if before and after else 1.0

@@ -1,0 +1,71 @@
+"""Figures as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MISSING = "–"
+
+
+def milliseconds(value: float | None) -> str:
+    """Return "12.3 ms" with three digits, or microseconds below a tenth of a millisecond."""
+    if value is None:
+        return MISSING
+    return f"{value * 1e3:.3g} µs" if value < 0.1 else f"{_three(value)} ms"
+
+
+def size(value: float | None) -> str:
+    """Return bytes in powers of 1000 with three digits."""
+    if value is None:
+        return MISSING
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{_three(value)} {unit}" if unit != "B" else f"{value:.0f} B"
+        value /= 1000
+    return f"{_three(value)} GB"
+
+
+def times(value: float | None) -> str:
+    """Return a ratio: "2.31x"."""
+    return MISSING if value is None else f"{_three(value)}x"
+
+
+def metric(value: float | None, *, relative: bool) -> str:
+    """Return a score as a percentage, an error as it is."""
+    if value is None:
+        return MISSING
+    return f"{value:.4g}" if relative else f"{value:.2%}"
+
+
+def drop(value: float | None, *, relative: bool) -> str:
+    """Return a drop in points of 100 for scores, in percent of the original for errors; a gain has a plus."""
+    if value is None:
+        return MISSING
+    shown = round(value * 100, 2) + 0.0
+    if shown == 0:
+        return "0"
+    text = f"{abs(shown):.2f}".rstrip("0").rstrip(".")
+    unit = " %" if relative else " pt"
+    return ("-" if shown > 0 else "+") + text + unit
+
+
+def verdict(document: Mapping[str, Any]) -> str:
+    """Return the one sentence that says what was decided."""
+    delivered, baseline = document["delivered"], document["baseline"]
+    if delivered["name"] == baseline["name"]:
+        return "The original model is delivered: nothing within the budget is faster or smaller."
+    relative = document["metric"]["relative"]
+    change = drop(document["drop"], relative=relative)
+    shown = "unchanged" if change == "0" else change
+    return (
+        f"{delivered['name']} is delivered: {times(document['speedup'])} as fast as the original, "
+        f"{times(document['shrink'])} smaller, {document['metric']['name']} {shown} "
+        f"({metric(delivered['metric']['value'], relative=relative)})."
+    )
+
+
+def _three(value: float) -> str:
+    """Return three significant digits without an exponent."""
+    digits = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f}"
