@@ -13,7 +13,9 @@ from .facts import Facts, Place, Python
 PYTHON_MIN = (3, 9)
 GLIBC_MIN = (2, 17)  # the oldest that today's wheels are built for (manylinux2014)
 MEMORY_MIN_BYTES = 96 << 20  # supervisor, worker and a small model
-FREE_MIN_BYTES = 64 << 20  # a floor before anything is resolved; the exact need is checked with the wheels known
+FREE_MIN_BYTES = (
+    64 << 20
+)  # a floor before anything is resolved; the exact need is checked with the wheels known
 SYSTEMD_MIN = 235  # DynamicUser and StateDirectory
 
 ENGINES = ("onnx", "litert", "tflite-legacy")
@@ -108,7 +110,9 @@ def device_id(hostname: str) -> str:
     """Return a device id made from a host name; raises FarrierError where nothing legal is left of it."""
     name = re.sub(r"[^a-z0-9]+", "-", hostname.lower().partition(".")[0]).strip("-")[:64].strip("-")
     if not name:
-        raise FarrierError(f"the device's host name {hostname!r:.80} makes no device id; give one with --device")
+        raise FarrierError(
+            f"the device's host name {hostname!r:.80} makes no device id; give one with --device"
+        )
     return name
 
 
@@ -153,7 +157,9 @@ def _platform(facts: Facts, python: Python) -> Platform:
         )
     if facts.libc != "glibc":
         libc = facts.libc or "an unknown C library"
-        raise FarrierError(f"the device uses {libc}; the engines have wheels for glibc only, choose a glibc system")
+        raise FarrierError(
+            f"the device uses {libc}; the engines have wheels for glibc only, choose a glibc system"
+        )
     if facts.libc_version < GLIBC_MIN:
         raise FarrierError(
             f"the device has glibc {_dotted(facts.libc_version)}; {_dotted(GLIBC_MIN)} or newer is needed"
@@ -184,7 +190,9 @@ def _default_prefix(facts: Facts, *, elevate: bool) -> str:
     if facts.root or elevate:
         return "/opt/farrier"
     if not _PREFIX.fullmatch(facts.home):
-        raise FarrierError("the device's user has no home folder to install into; give a folder with --prefix")
+        raise FarrierError(
+            "the device's user has no home folder to install into; give a folder with --prefix"
+        )
     return f"{facts.home.rstrip('/')}/.local/share/farrier"
 
 

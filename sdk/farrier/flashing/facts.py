@@ -62,7 +62,9 @@ def parse(text: str) -> Facts:
     pairs = [(key, value.strip()) for key, value in lines if len(value) <= _VALUE_MAX_CHARACTERS]
     one = dict(pairs)
     if "end" not in one:
-        raise FarrierError("the device did not answer the probe to its end; is its login shell a POSIX shell?")
+        raise FarrierError(
+            "the device did not answer the probe to its end; is its login shell a POSIX shell?"
+        )
     libc, _, libc_version = one.get("libc", "").partition(" ")
     return Facts(
         kernel=one.get("kernel", ""),

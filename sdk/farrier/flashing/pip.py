@@ -16,19 +16,26 @@ from .tags import platform_tags
 
 DOWNLOAD_LIMIT_S = 900
 BUILD_LIMIT_S = 300
-_UNREACHABLE = ("connection broken", "Failed to establish", "NewConnectionError", "Could not fetch URL", "ProxyError")
-_NO_WHEEL = re.compile(r"(?:No matching distribution found for|that satisfies the requirement) ([A-Za-z0-9._-]+)")
+_UNREACHABLE = (
+    "connection broken",
+    "Failed to establish",
+    "NewConnectionError",
+    "Could not fetch URL",
+    "ProxyError",
+)
+_NO_WHEEL = re.compile(
+    r"(?:No matching distribution found for|that satisfies the requirement) ([A-Za-z0-9._-]+)"
+)
 _ENGINE_PACKAGES = ("onnxruntime", "ai-edge-litert", "tflite-runtime")
 
 
 def download(requirements: Sequence[str], platform: Platform, folder: Path) -> None:
     """Fetch wheels, and only wheels, for a platform into a folder; raises FarrierError with the package's name."""
-    version = "".join(str(part) for part in platform.python)
-    choice = [f"--platform={tag}" for tag in platform_tags(platform)]
+    version = ".".join(str(part) for part in platform.python)
+    choice = ["--implementation=cp", f"--python-version={version}", f"--abi=cp{version.replace('.', '')}"]
+    choice += [f"--platform={tag}" for tag in platform_tags(platform)]
     done = _pip(
-        ["download", "--only-binary=:all:", "--implementation=cp", f"--abi=cp{version}"]
-        + [f"--python-version={'.'.join(str(part) for part in platform.python)}", *choice]
-        + ["--dest", str(folder), *requirements],
+        ["download", "--only-binary=:all:", *choice, "--dest", str(folder), *requirements],
         limit_s=DOWNLOAD_LIMIT_S,
     )
     if done.returncode:
@@ -51,7 +58,9 @@ def _pip(arguments: Sequence[str], *, limit_s: int) -> subprocess.CompletedProce
             command, capture_output=True, text=True, timeout=limit_s, stdin=subprocess.DEVNULL, check=False
         )
     except subprocess.TimeoutExpired:
-        raise FarrierError(f"pip did not finish within {limit_s} s; check the connection to the package index") from None
+        raise FarrierError(
+            f"pip did not finish within {limit_s} s; check the connection to the package index"
+        ) from None
 
 
 def _sentence(stderr: str, platform: Platform) -> str:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from farrier_contracts.errors import FarrierError, MissingToolError, UsageError
 
@@ -83,13 +83,19 @@ class Connection:
         """End the connection."""
         with suppress(subprocess.TimeoutExpired):
             subprocess.run(
-                self._command("-O", "exit"), capture_output=True, timeout=CLOSE_LIMIT_S, env=_env(), check=False
+                self._command("-O", "exit"),
+                capture_output=True,
+                timeout=CLOSE_LIMIT_S,
+                env=_env(),
+                check=False,
             )
         self._folder.cleanup()
 
     def _open(self) -> None:
         if shutil.which("ssh") is None:
-            raise MissingToolError("there is no ssh client here; install it (on Debian: apt install openssh-client)")
+            raise MissingToolError(
+                "there is no ssh client here; install it (on Debian: apt install openssh-client)"
+            )
         # The master goes to the background and keeps its stderr: a file, since a pipe would never end.
         errors = Path(self._folder.name) / "errors"
         command = self._command("-M", "-N", "-f")
@@ -100,7 +106,9 @@ class Connection:
                     timeout=2 * CONNECT_LIMIT_S, check=False,
                 )  # fmt: skip
             except subprocess.TimeoutExpired:
-                raise FarrierError(f"{self._remote.destination} did not let us in within {2 * CONNECT_LIMIT_S} s") from None
+                raise FarrierError(
+                    f"{self._remote.destination} did not let us in within {2 * CONNECT_LIMIT_S} s"
+                ) from None
         if done.returncode:
             raise FarrierError(_sentence(errors.read_text(errors="replace"), self._remote))
 
@@ -163,12 +171,12 @@ def _converse(
     """Feed a process and read both its outputs at once, a thread each, until it ends or its time is up."""
     lines: list[str] = []
     errors: list[str] = []
-    assert process.stdin and process.stdout and process.stderr  # noqa: S101 (all three are pipes)
-    threads = [
-        threading.Thread(target=_feed, args=(process.stdin, feed), daemon=True),
-        threading.Thread(target=_read, args=(process.stdout, lines, on_line), daemon=True),
-        threading.Thread(target=_read, args=(process.stderr, errors, lambda line: None), daemon=True),
+    work: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
+        (_feed, (process.stdin, feed)),
+        (_read, (process.stdout, lines, on_line)),
+        (_read, (process.stderr, errors, lambda line: None)),
     ]
+    threads = [threading.Thread(target=target, args=arguments, daemon=True) for target, arguments in work]
     for thread in threads:
         thread.start()
     try:

@@ -43,7 +43,9 @@ def platform_tags(platform: Platform) -> list[str]:
     return [*tags, f"linux_{platform.arch}"]  # the last as local and community indexes of boards use it
 
 
-def needed(wheels: Iterable[Wheel], roots: Iterable[str], platform: Platform) -> tuple[list[Wheel], list[str]]:
+def needed(
+    wheels: Iterable[Wheel], roots: Iterable[str], platform: Platform
+) -> tuple[list[Wheel], list[str]]:
     """Return the wheels that the device needs for `roots`, and requirements that none of the wheels meets."""
     available = {canonicalize_name(wheel.name): wheel for wheel in wheels}
     environment = marker_environment(platform)

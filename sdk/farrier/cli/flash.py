@@ -1,0 +1,48 @@
+"""`farrier flash`: a thin wrapper around `farrier.flash`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+# Written out so that `farrier flash --help` imports nothing more; a test holds them to the package's.
+ENGINES = ("onnx", "litert", "tflite-legacy")
+SERVICES = ("auto", "systemd", "plain")
+BIRTH_LIMIT_S = 120.0
+
+
+@click.command()
+@click.argument("destination", metavar="USER@HOST")
+@click.option("--port", type=int, help="Port of the device's SSH server.")
+@click.option("--identity", type=click.Path(path_type=Path), help="Private key to log in with.")
+@click.option(
+    "--accept-new-host-key", is_flag=True, help="Take the key of a device never seen before as it is."
+)
+@click.option("--ssh-option", "ssh_options", multiple=True, metavar="KEY=VALUE", help="Handed on to ssh -o.")
+@click.option("--fleet", type=click.Path(path_type=Path), default=Path("FLEET.toml"), show_default=True)
+@click.option("--bundle", metavar="NAME@VERSION|FILE", help="Published bundle that the device should run.")
+@click.option("--device", default="", help="The device's id; default: the one it has, or its host name.")
+@click.option(
+    "--prefix", default="", help="Folder on the device; default: /opt/farrier, or below the user's home."
+)
+@click.option("--engine", "engines", multiple=True, type=click.Choice(ENGINES), help="May be given twice.")
+@click.option("--service", type=click.Choice(SERVICES), default="auto", show_default=True)
+@click.option("--at-boot/--no-at-boot", default=True, show_default=True, help="Start the agent at boot.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(1), default=BIRTH_LIMIT_S, show_default=True,
+              help="Seconds until the device must be heard from.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Look at the device and print the plan; change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def flash(destination: str, *, as_json: bool, **options: object) -> None:
+    """Install the agent on a device over SSH and wait until the fleet hears from it."""
+    from ..flashing import flash as run
+    from ..flashing.flow import describe
+
+    done = run(destination, say=lambda line: click.echo(line, err=True), **options)  # type: ignore[arg-type]
+    if as_json:
+        click.echo(json.dumps(done.to_document(), indent=2))
+    elif done.release:
+        click.echo(f"{done.plan.device} is online: release {done.release} in {done.plan.prefix}")
+    else:
+        click.echo(describe(done.plan))

@@ -1,0 +1,176 @@
+"""Wait on the fleet's broker until a device is born: the sign that an agent started and reached it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from farrier_contracts.errors import FarrierError, InputError
+from farrier_contracts.wire import payload, topics
+from farrier_contracts.wire.documents import Reported, State
+
+from .config import Fleet
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client, MQTTMessage
+
+CONNECT_LIMIT_S = 10
+KEEP_ALIVE_S = 30
+RETAINED_WAIT_S = 1.0  # how long the broker gets to hand over what it keeps of a device
+
+
+class BirthWatch:
+    """A connection to the broker that sees one device's state, birth and reports; a context manager."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._changed = threading.Condition()
+        self._connects = 0
+        self._device = ""
+        self._subscribed = False
+        self._armed = False
+        self._refused = ""
+        self._state: State | None = None
+        self._reported: Reported | None = None
+        self._birth: dict[str, Any] | None = None
+        self._client = self._new_client()
+
+    def __enter__(self) -> BirthWatch:
+        """Connect; raises FarrierError where the broker cannot be reached or refuses."""
+        host, port = self._fleet.broker_address
+        try:
+            self._client.connect(host, port, keepalive=KEEP_ALIVE_S)
+        except (OSError, ValueError) as error:
+            raise FarrierError(
+                f"the fleet's broker {self._fleet.broker_url} cannot be reached ({error}); is it running?"
+            ) from None
+        self._client.loop_start()
+        if not self._wait(lambda: self._connects > 0 or self._refused, CONNECT_LIMIT_S) or self._refused:
+            self._stop()
+            reason = self._refused or f"no answer within {CONNECT_LIMIT_S} s"
+            raise FarrierError(
+                f"the fleet's broker {self._fleet.broker_url} refused the connection: {reason}"
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Disconnect."""
+        self._stop()
+
+    def look(self, device: str) -> bool:
+        """Watch a device from now on; return whether one of this name is online already."""
+        self._device = device
+        self._subscribe()
+        if not self._wait(lambda: self._subscribed, CONNECT_LIMIT_S):
+            raise FarrierError(f"the fleet's broker {self._fleet.broker_url} did not accept a subscription")
+        self._wait(lambda: self._state is not None, RETAINED_WAIT_S)
+        return self._state is not None and self._state.online
+
+    def arm(self) -> None:
+        """From now on a birth is that of the agent about to be started."""
+        with self._changed:
+            self._armed = True
+            self._birth = None
+
+    def birth(self, limit_s: float) -> dict[str, Any] | None:
+        """Return the document of the first birth since `arm`, or None when the limit has passed."""
+        self._wait(lambda: self._birth is not None, limit_s)
+        return self._birth
+
+    def reported(self, version: int, limit_s: float) -> Reported | None:
+        """Return what the device reports once it has settled a desired state, or None when the limit has passed."""
+
+        def settled() -> bool:
+            return self._reported is not None and is_settled(self._reported, version)
+
+        return self._reported if self._wait(settled, limit_s) else None
+
+    def _wait(self, condition: Any, limit_s: float) -> bool:
+        with self._changed:
+            return bool(self._changed.wait_for(condition, limit_s))
+
+    def _stop(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _new_client(self) -> Client:
+        from paho.mqtt.client import Client
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        client = Client(CallbackAPIVersion.VERSION2)
+        client.connect_timeout = CONNECT_LIMIT_S
+        files = {key: str(path) for key, path in self._fleet.files.items()}
+        if self._fleet.broker_url.startswith("mqtts:"):
+            client.tls_set(files.get("ca"), files.get("certificate"), files.get("key"))
+        if "username" in self._fleet.broker:
+            password = self._fleet.files.get("password_file")
+            client.username_pw_set(
+                self._fleet.broker["username"], password.read_text().strip() if password else None
+            )
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        return client
+
+    def _subscribe(self) -> None:
+        kinds = ("state", "birth", "reported")
+        fleet, device = self._fleet.name, self._device
+        self._client.subscribe([(topics.subscription(fleet, kind, device=device), 1) for kind in kinds])
+
+    def _on_connect(self, client: Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        with self._changed:
+            if reason.is_failure:
+                self._refused = str(reason).lower()
+            else:
+                self._connects += 1
+                if self._device:
+                    self._subscribe()
+            self._changed.notify_all()
+
+    def _on_subscribe(self, client: Client, data: Any, mid: int, reasons: list[Any], properties: Any) -> None:
+        with self._changed:
+            self._subscribed = not any(reason.is_failure for reason in reasons)
+            self._changed.notify_all()
+
+    def _on_message(self, client: Client, data: Any, message: MQTTMessage) -> None:
+        topic = topics.parse(message.topic)
+        document = decode(bytes(message.payload))
+        if topic is None or document is None:
+            return
+        with self._changed:
+            try:
+                self._take(topic.kind, document, retained=message.retain)
+            except InputError:
+                return
+            self._changed.notify_all()
+
+    def _take(self, kind: str, document: dict[str, Any], *, retained: bool) -> None:
+        if kind == "state":
+            self._state = State.from_document(document)
+        elif kind == "reported":
+            self._reported = Reported.from_document(document)
+        # A retained birth is an old one, unless this connection was lost and the broker tells what was missed.
+        elif kind == "birth" and self._armed and (not retained or self._connects > 1):
+            self._birth = document
+
+
+def is_settled(reported: Reported, version: int) -> bool:
+    """Say whether a device has acted on a desired version and every deployment is live or failed."""
+    phases = [deployment.phase for deployment in reported.deployments]
+    return reported.desired_version >= version and all(phase in ("live", "failed") for phase in phases)
+
+
+def decode(data: bytes) -> dict[str, Any] | None:
+    """Return the document in a payload from the wire, or None for anything else."""
+    import cbor2
+
+    try:
+        body = payload.unseal(data)
+        document = json.loads(body) if payload.is_json(body) else cbor2.loads(body)
+    except (InputError, ValueError, RecursionError, cbor2.CBORDecodeError):
+        return None
+    return document if isinstance(document, dict) else None
