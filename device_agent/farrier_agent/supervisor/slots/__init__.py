@@ -1,0 +1,55 @@
+"""What becomes of each deployment: a pure state machine."""
+
+from __future__ import annotations
+
+from .model import (
+    Build,
+    Drain,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    Gone,
+    Hung,
+    Kill,
+    Limits,
+    Ready,
+    Rejected,
+    Release,
+    Remember,
+    Serve,
+    Serving,
+    Slot,
+    Start,
+    Tell,
+    Tick,
+    Want,
+)
+from .report import deadline, finished, report
+from .rules import step
+
+__all__ = [
+    "Build",
+    "Drain",
+    "Fetch",
+    "FetchFailed",
+    "Fetched",
+    "Gone",
+    "Hung",
+    "Kill",
+    "Limits",
+    "Ready",
+    "Rejected",
+    "Release",
+    "Remember",
+    "Serve",
+    "Serving",
+    "Slot",
+    "Start",
+    "Tell",
+    "Tick",
+    "Want",
+    "deadline",
+    "finished",
+    "report",
+    "step",
+]
