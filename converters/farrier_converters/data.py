@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+
 from farrier_contracts.errors import InputError
 from farrier_contracts.tensors import DYNAMIC, NUMPY_NAMES, TensorSpec
 
@@ -110,31 +111,37 @@ class Split:
 
 def load(path: Path, inputs: Sequence[TensorSpec], *, settings: DataSettings = DataSettings()) -> Dataset:
     """Read and check the rows for these inputs; raises InputError in one sentence."""
-    arrays = npz.read(path)
-    notes: list[str] = []
-    label_name = next((n for n in LABEL_NAMES if n in arrays and n not in {s.name for s in inputs}), None)
-    labels = arrays.pop(label_name) if label_name else None
-    _check_names(path, inputs, arrays)
-    kinds = {spec.name: _kind(path, spec, arrays[spec.name]) for spec in inputs}
+    return from_arrays(npz.read(path), inputs, source=path, settings=settings)
+
+
+def from_arrays(
+    arrays: Mapping[str, np.ndarray],
+    inputs: Sequence[TensorSpec],
+    *,
+    source: Path,
+    settings: DataSettings = DataSettings(),
+) -> Dataset:
+    """Check arrays that came from `source` against these inputs; raises InputError in one sentence."""
+    _check_names(source, inputs, arrays)
+    kinds = {spec.name: _kind(source, spec, arrays[spec.name]) for spec in inputs}
     if "constant" in kinds.values() and not {"rows", "stacked"} & set(kinds.values()):
         kinds = {spec.name: "rows" if spec.shape else "constant" for spec in inputs}  # one full fixed batch
     counted = {name: arrays[name] for name, kind in kinds.items() if kind != "constant"}
-    rows = _row_count(path, counted, labels if label_name else None, label_name)
-    for spec in inputs:
-        notes += _check_dtype(path, spec, arrays[spec.name])
-    for name, array in {
-        **counted,
-        **({label_name: labels} if labels is not None and label_name else {}),
-    }.items():
-        _check_finite(path, name, array, step=settings.check_rows)
+    label_name = next((n for n in LABEL_NAMES if n in arrays and n not in kinds), None)
+    if label_name is not None:
+        counted[label_name] = arrays[label_name]
+    rows = _row_count(source, counted)
+    notes = [note for spec in inputs for note in _check_dtype(source, spec, arrays[spec.name])]
+    for name, array in counted.items():
+        _check_finite(source, name, array, step=settings.check_rows)
     return Dataset(
         inputs=tuple(inputs),
         arrays={spec.name: arrays[spec.name] for spec in inputs},
         rows=np.arange(rows),
-        labels=labels,
+        labels=arrays[label_name] if label_name is not None else None,
         constant=frozenset(name for name, kind in kinds.items() if kind == "constant"),
         stacked=frozenset(name for name, kind in kinds.items() if kind == "stacked"),
-        source=path.name,
+        source=source.name,
         notes=tuple(notes),
     )
 
@@ -213,14 +220,11 @@ def _kind(path: Path, spec: TensorSpec, array: np.ndarray) -> str:
     )
 
 
-def _row_count(
-    path: Path, arrays: Mapping[str, np.ndarray], labels: np.ndarray | None, label_name: str | None
-) -> int:
+def _row_count(path: Path, arrays: Mapping[str, np.ndarray]) -> int:
+    single = next((name for name, array in arrays.items() if array.ndim == 0), None)
+    if single is not None:
+        raise InputError(f"array {single!r} of {path} is a single value; give one per row")
     counts = {name: len(array) for name, array in arrays.items()}
-    if labels is not None and label_name:
-        if labels.ndim == 0:
-            raise InputError(f"array {label_name!r} of {path} is a single value; give one per row")
-        counts[label_name] = len(labels)
     if not counts:
         return 1
     if len(set(counts.values())) > 1:

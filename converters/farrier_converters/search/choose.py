@@ -64,7 +64,7 @@ def choose(
     best = winner or min(safe, key=lambda c: (_excess(c, budget), c.latency_ms, c.size_bytes))
     verdicts = []
     for c in everyone:
-        reason = regrets[c.name] or misses.get(c.name) or _comparison(c, best, winner is not None)
+        reason = regrets[c.name] or misses.get(c.name) or _comparison(c, best, feasible, tolerance=tolerance)
         verdicts.append(Verdict(c.name, c in safe, c in feasible, c is winner, reason))
     return Choice(winner.name if winner else None, best.name, tuple(verdicts))
 
@@ -108,9 +108,9 @@ def _excess(c: Figures, budget: Budget) -> float:
     return max(ratios)
 
 
-def _comparison(c: Figures, best: Figures, delivered: bool) -> str:
+def _comparison(c: Figures, best: Figures, feasible: Sequence[Figures], *, tolerance: float) -> str:
     if c is best:
-        return "the fastest within the budget" if delivered else "the best there is, outside the budget"
-    if c.latency_ms > best.latency_ms:
-        return f"safe, but {best.name} is faster or as fast and smaller"
-    return f"as fast as {best.name} within the measurement, but not smaller"
+        return "the fastest within the budget, or as fast and smaller"
+    if c.latency_ms > min(f.latency_ms for f in feasible) * (1 + tolerance):
+        return f"slower than {best.name}"
+    return f"as fast as {best.name} within {tolerance:.0%}, but not smaller"

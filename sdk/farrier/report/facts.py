@@ -27,16 +27,14 @@ def document(
     bundle: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the facts, with ratios over the baseline and the verdict."""
+    before, after = baseline.to_document(), delivered.to_document()
     facts: dict[str, Any] = {
         "version": VERSION,
         **job,
-        "baseline": baseline.to_document(),
-        "delivered": delivered.to_document(),
+        "baseline": before,
+        "delivered": after,
         "drop": delivered.drop if delivered.drop is not None else 0.0,
-        "speedup": _ratio(
-            baseline.latency.p50_ms if baseline.latency else None,
-            delivered.latency.p50_ms if delivered.latency else None,
-        ),
+        "speedup": _ratio(before["latency_ms"]["p50"], after["latency_ms"]["p50"]),
         "shrink": _ratio(baseline.size_bytes, delivered.size_bytes),
         "candidates": [entry.to_document() for entry in entries],
         "profile": [{"batch": batch, "latency_ms": latency} for batch, latency in profile],

@@ -70,15 +70,13 @@ def _accuracy(
     text: Callable[[float], str] = (lambda v: f"{v:.3g}") if relative else (lambda v: f"{v * 100:.4g} %")
     better = "up" if facts["metric"]["higher_is_better"] else "down"
     caption = f"Better is {better} and to the left."
-    if limit is not None and not _near(limit, [p.y for p in points]):
-        caption += " The allowed drop lies outside the picture."
-        limit = None
     plot = plots.scatter(
         points,
         x_label="median latency, ms",
         y_label=name,
         y_text=text,
-        limit=None if limit is None else (limit, "budget"),
+        limit=None if limit is None else (limit, "allowed"),
+        y_most=None if relative else 1.0,
     )
     return f"{name.capitalize()} and latency", caption, plot
 
@@ -91,15 +89,10 @@ def _limit(facts: Mapping[str, Any]) -> float | None:
     return baseline - step if facts["metric"]["higher_is_better"] else baseline + step
 
 
-def _near(limit: float, values: Sequence[float]) -> bool:
-    """Say whether a line at `limit` leaves the points apart enough to be told from each other."""
-    low, high = min(values), max(values)
-    return high - low >= 0.1 * (max(high, limit) - min(low, limit)) or high == low
-
-
 def _latency(facts: Mapping[str, Any], series: Sequence[plots.Series]) -> tuple[str, str, str]:
     timed = facts["baseline"]["latency_ms"]
-    caption = f"Every run at batch {timed['batch']} on {timed['threads']} thread(s), in interleaved rounds."
+    threads = "one thread" if timed["threads"] == 1 else f"{timed['threads']} threads"
+    caption = f"Every run at batch {timed['batch']} on {threads}, in interleaved rounds."
     return "Latency", caption, plots.distributions(series, label="latency, ms")
 
 

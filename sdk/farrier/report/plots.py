@@ -12,6 +12,7 @@ import numpy as np
 WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 16, 40
 ROW = 34  # height of a bar with its gap
+LABEL = 14  # height of a label
 BINS = 48
 COLOURS = 6  # classes c0 ... c5 of the style sheet
 
@@ -54,14 +55,17 @@ def scatter(
     y_label: str,
     y_text: Callable[[float], str],
     limit: tuple[float, str] | None = None,
+    y_most: float | None = None,
 ) -> str:
-    """Return a scatter plot; `limit` is a horizontal line with its label."""
+    """Return a scatter plot; `limit` is a horizontal line with its label, `y_most` the most that y can be."""
     ys = [p.y for p in points] + ([limit[0]] if limit else [])
     pad = max((max(ys) - min(ys)) * 0.15, abs(max(ys)) * 1e-3, 1e-9)
     low, high = min(ys) - pad, max(ys) + pad
     x_high = max(p.x for p in points) * 1.15
     x_at = _scale(0, x_high, LEFT, WIDTH - RIGHT)
-    y_at = _scale(low, high, HEIGHT - BOTTOM, TOP)
+    if y_most is not None:
+        high = min(high, max(y_most, *ys))
+    y_at = _scale(low, high, HEIGHT - BOTTOM, TOP + LABEL * len(points))  # room for every label above
     parts = [_axes(x_high, x_at, x_label)]
     for tick in ticks(low, high, 4):
         y = y_at(tick)
@@ -71,16 +75,7 @@ def scatter(
         y = y_at(limit[0])
         parts.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="end limit" x="{WIDTH - RIGHT}" y="{y - 5:.1f}">{escape(limit[1])}</text>')
-    placed: list[tuple[float, float]] = []
-    for p in points:
-        x, y = x_at(p.x), y_at(p.y)
-        right = x < WIDTH * 0.7
-        label_y = _free(placed, x, y + 4)
-        parts.append(
-            f'<circle class="c{p.colour}{" kept" if p.kept else ""}" cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
-        )
-        side = f'x="{x + 11:.1f}"' if right else f'class="end" x="{x - 11:.1f}"'
-        parts.append(f'<text {side} y="{label_y:.1f}">{escape(p.name)}</text>')
+    parts += _labelled(points, x_at, y_at)
     return _svg(HEIGHT, parts, f"{y_label} against {x_label}")
 
 
@@ -146,13 +141,26 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
     return lambda value: start + (value - low) / span * (end - start)
 
 
-def _free(placed: list[tuple[float, float]], x: float, y: float) -> float:
-    """Return a height near `y` where a label does not lie on another one, and remember it."""
-    for shift in (0, 14, -14, 28, -28, 42, -42):
-        if all(abs(y + shift - other) >= 13 or abs(x - at) > 110 for at, other in placed):
-            break
-    placed.append((x, y + shift))
-    return y + shift
+def _labelled(
+    points: Sequence[Point], x_at: Callable[[float], float], y_at: Callable[[float], float]
+) -> list[str]:
+    """Return the points with their names above, each on a line of its own where names would touch."""
+    parts, taken = [], []
+    for p in sorted(points, key=lambda p: p.x):
+        x, y = x_at(p.x), y_at(p.y)
+        half = 3.5 * len(p.name) + 4
+        at = min(max(x, LEFT + half), WIDTH - RIGHT - half)
+        line = y - 14
+        while any(
+            abs(line - other) < LABEL - 1 and abs(at - x0) < half + half0 for x0, other, half0 in taken
+        ):
+            line -= LABEL
+        taken.append((at, line, half))
+        kept = " kept" if p.kept else ""
+        parts.append(f'<line class="leader" x1="{x:.1f}" x2="{at:.1f}" y1="{y:.1f}" y2="{line + 3:.1f}"/>')
+        parts.append(f'<circle class="c{p.colour}{kept}" cx="{x:.1f}" cy="{y:.1f}" r="6"/>')
+        parts.append(f'<text class="name" x="{at:.1f}" y="{line:.1f}">{escape(p.name)}</text>')
+    return parts
 
 
 def _svg(height: float, parts: Sequence[str], label: str) -> str:

@@ -9,10 +9,10 @@ MISSING = "–"
 
 
 def milliseconds(value: float | None) -> str:
-    """Return "12.3 ms" with three digits, or microseconds below a tenth of a millisecond."""
+    """Return "12.3 ms" with three digits, or microseconds below a millisecond."""
     if value is None:
         return MISSING
-    return f"{value * 1e3:.3g} µs" if value < 0.1 else f"{_three(value)} ms"
+    return f"{_three(value * 1e3)} µs" if value < 1 else f"{_three(value)} ms"
 
 
 def size(value: float | None) -> str:
@@ -54,7 +54,7 @@ def verdict(document: Mapping[str, Any]) -> str:
     """Return the one sentence that says what was decided."""
     delivered, baseline = document["delivered"], document["baseline"]
     if delivered["name"] == baseline["name"]:
-        return "The original model is delivered: nothing within the budget is faster or smaller."
+        return "The original model is delivered: no candidate within the budget is faster, or as fast and smaller."
     relative = document["metric"]["relative"]
     change = drop(document["drop"], relative=relative)
     shown = "unchanged" if change == "0" else change
