@@ -13,6 +13,7 @@ from farrier_contracts.tensors import DYNAMIC, NUMPY_NAMES, TensorSpec
 
 from . import npz
 
+RANDOM = "random"  # the source of made-up rows
 LABEL_NAMES = ("labels", "target")
 SAFE_CASTS = {  # what is stored -> what the model may want instead, without losing a value
     "uint8": ("float32", "float64", "int16", "int32", "int64"),
@@ -52,7 +53,7 @@ class Dataset:
     labels: np.ndarray | None = None
     constant: frozenset[str] = frozenset()
     stacked: frozenset[str] = frozenset()
-    source: str = "random"
+    source: str = RANDOM
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:

@@ -15,7 +15,9 @@ from types import TracebackType
 from typing import IO
 
 import numpy as np
+
 from farrier_contracts.errors import FarrierError
+from farrier_contracts.tensors import TensorSpec
 
 from .frames import Frame, PipeError, receive, send
 
@@ -43,6 +45,7 @@ class Child:
     def __init__(self, path: Path, engine: str, settings: ChildSettings = ChildSettings()) -> None:
         self.path, self.engine, self.settings = path, engine, settings
         self.engine_version = ""
+        self.inputs: tuple[TensorSpec, ...] = ()
         self._words: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -84,7 +87,9 @@ class Child:
             "threads": self.settings.threads,
             "memory_bytes": _memory_limit(self.settings.memory_share),
         }
-        self.engine_version = self._ask(Frame(fields), self.settings.open_limit_s).fields["engine"]
+        answer = self._ask(Frame(fields), self.settings.open_limit_s)
+        self.engine_version = answer.fields["engine"]
+        self.inputs = tuple(TensorSpec.from_dict(item) for item in answer.fields["inputs"])
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once and return the outputs by name, in the artifact's order."""

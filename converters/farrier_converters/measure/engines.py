@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
 from farrier_contracts.errors import MissingToolError, UsageError
+from farrier_contracts.tensors import TensorSpec
 
 # engine -> "module:class"; importing the class's module imports the engine
 ENGINES = {
@@ -23,6 +25,7 @@ class Session(Protocol):
     """A loaded artifact: one call in, named arrays out, in the artifact's own order."""
 
     version: str  # the engine and its version
+    inputs: Sequence[TensorSpec]
 
     def __init__(self, path: Path, *, threads: int) -> None: ...
 
@@ -35,6 +38,7 @@ class NullSession:
     """Runs nothing: gives its inputs back. The template to copy."""
 
     version = "null"
+    inputs: Sequence[TensorSpec] = ()
 
     def __init__(self, path: Path, *, threads: int) -> None:
         path.read_bytes()  # a missing artifact is as wrong here as in any engine

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+
 from farrier_contracts.errors import InputError
 
 from ..data import Dataset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -13,9 +12,11 @@ from .child import Child, EngineFailure
 
 @dataclass(frozen=True)
 class LatencySettings:
-    """How long is measured: `rounds` visits to each artifact in turn."""
+    """How long is measured: `rounds` visits to each artifact in turn, more while the machine is noisy."""
 
     rounds: int = 15
+    most_rounds: int = 45
+    quiet_spread: float = 0.1  # of the rounds' medians, above which more rounds are taken
     round_s: float = 0.03  # time an artifact gets in each round
     max_calls: int = 200  # in one round, however fast the artifact is
     probe_calls: int = 3  # after the warm-up, to learn how many calls fill a round
@@ -53,8 +54,10 @@ def measure(
     failures: dict[str, EngineFailure] = {}
     rounds: dict[str, list[tuple[np.ndarray, int]]] = {name: [] for name in children}
     calls: dict[str, int] = {}
-    for turn in range(settings.rounds + 1):
-        progress(turn / (settings.rounds + 1))
+    for turn in range(settings.most_rounds + 1):
+        if turn > settings.rounds and not _noisy(rounds, failures, settings):
+            break
+        progress(turn / (settings.most_rounds + 1))
         for name, child in children.items():
             if name in failures:
                 continue
@@ -74,18 +77,32 @@ def measure(
 def summarize(rounds: list[tuple[np.ndarray, int]], batch: int, threads: int) -> Latency:
     """Reduce rounds of (nanoseconds per run, processor nanoseconds) to one Latency."""
     samples = np.concatenate([ns for ns, _ in rounds]) / 1e6
-    medians = [float(np.median(ns)) for ns, _ in rounds]
-    low, high = np.percentile(medians, [25, 75])
     items = batch * len(samples)
     return Latency(
         batch=batch,
         threads=threads,
         p50_ms=float(np.percentile(samples, 50)),
         p99_ms=float(np.percentile(samples, 99)),
-        spread=float((high - low) / max(statistics.median(medians), 1.0)),
+        spread=spread(rounds),
         throughput=float(items / max(samples.sum() / 1e3, 1e-9)),
         cpu_us_per_item=sum(cpu for _, cpu in rounds) / 1e3 / items,
         samples_ms=tuple(float(s) for s in samples),
+    )
+
+
+def spread(rounds: list[tuple[np.ndarray, int]]) -> float:
+    """Return the interquartile range of the rounds' medians over their median."""
+    low, middle, high = np.percentile([np.median(ns) for ns, _ in rounds], [25, 50, 75])
+    return float((high - low) / max(middle, 1.0))
+
+
+def _noisy(
+    rounds: Mapping[str, list[tuple[np.ndarray, int]]],
+    failures: Mapping[str, EngineFailure],
+    settings: LatencySettings,
+) -> bool:
+    return any(
+        spread(taken) > settings.quiet_spread for name, taken in rounds.items() if name not in failures
     )
 
 

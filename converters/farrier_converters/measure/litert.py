@@ -9,6 +9,8 @@ import ai_edge_litert
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from farrier_contracts.tensors import DATATYPES, TensorSpec
+
 
 class LiteRtSession:
     """One TFLite file in an interpreter."""
@@ -18,6 +20,10 @@ class LiteRtSession:
     def __init__(self, path: Path, *, threads: int) -> None:
         self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
         self._interpreter.allocate_tensors()
+        self.inputs = tuple(
+            TensorSpec(i["name"], DATATYPES[np.dtype(i["dtype"]).name], tuple(map(int, i["shape_signature"])))
+            for i in self._interpreter.get_input_details()
+        )
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once."""

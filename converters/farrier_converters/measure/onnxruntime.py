@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from farrier_contracts.tensors import DATATYPES, DYNAMIC, TensorSpec
+
 FATAL = 4  # ONNX Runtime's log level: its errors reach us as exceptions
 
 
@@ -23,9 +25,17 @@ class OnnxRuntimeSession:
         options.log_severity_level = FATAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once."""
         outputs = self._session.run(self._names, dict(feeds))
         return {name: np.asarray(output) for name, output in zip(self._names, outputs, strict=True)}
+
+
+def _spec(value: onnxruntime.NodeArg) -> TensorSpec:
+    kind = str(value.type).removeprefix("tensor(").removesuffix(")")
+    dtype = {"float": "float32", "double": "float64"}.get(kind, kind)
+    shape = tuple(d if isinstance(d, int) and d > 0 else DYNAMIC for d in value.shape)
+    return TensorSpec(value.name, DATATYPES.get(dtype, "BYTES"), shape)

@@ -41,7 +41,7 @@ class Worker:
             CLEAR_REFS.write_text(RESET_PEAK)
         self._empty_bytes = _memory("VmRSS")
         self._session = engine(Path(fields["path"]), threads=fields["threads"])
-        return Frame({"engine": engine.version})
+        return Frame({"engine": engine.version, "inputs": [spec.to_dict() for spec in self._session.inputs]})
 
     def run(self, frame: Frame) -> Frame:
         """Run once and return the outputs."""

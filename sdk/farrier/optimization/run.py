@@ -30,6 +30,8 @@ from .recipe import ORIGINAL
 from .result import Entry, Result
 from .trial import Progress
 
+NOISY_SPREAD = 0.25  # of the rounds' medians; above it the report says that the machine was busy
+
 
 @dataclass(frozen=True)
 class Found:
@@ -40,6 +42,7 @@ class Found:
     entries: tuple[Entry, ...]
     profile: tuple[tuple[int, float], ...]
     lock: lock.Lock | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def optimize(
@@ -90,6 +93,7 @@ def optimize(
     progress = progress or _silent
     with folder.staged(out) as stage:
         found = _rebuild(job, former, stage, progress) if former else _search(job, stage, progress)
+        job = replace(job, warnings=(*job.warnings, *found.warnings))
         return deliver(
             Delivery(job, found.original, found.delivered, found.entries, found.profile, found.lock),
             stage,
@@ -128,12 +132,14 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
     progress("measuring batch sizes", 0.9)
     free = job.rows.evaluation.fixed_batch is None
     profile = trial.profile(delivered, job.rows.evaluation, job.settings.trial, free=free)
+    noisy = max((e.latency.spread for e in entries.values() if e.latency), default=0.0)
+    warnings = (_busy(noisy),) if noisy > NOISY_SPREAD else ()
     verdicts = {v.name: v for v in choice.verdicts}
     judged = [
         replace(e, kept=verdicts[e.name].kept, reason=verdicts[e.name].reason) if e.name in verdicts else e
         for e in entries.values()
     ]
-    return Found(original, delivered, (*judged, *failed), profile)
+    return Found(original, delivered, (*judged, *failed), profile, warnings=warnings)
 
 
 def _rebuild(job: Job, former: lock.Lock, stage: Path, progress: Progress) -> Found:
@@ -184,6 +190,10 @@ def _impossible(best: Entry, choice: Choice) -> str:
         f"the budget cannot be met; the best there is, {best.name}, {reason} (it has {latency:.3g} ms, "
         f"{best.size_bytes} bytes, a drop of {best.drop:.2%}): allow more, or choose a faster target"
     )
+
+
+def _busy(spread: float) -> str:
+    return f"the machine was busy: latencies spread by {spread:.0%} between rounds; measure again when it is quiet"
 
 
 def _failure(candidate: Candidate, error: Exception, job: Job) -> Entry:

@@ -12,7 +12,7 @@ import numpy as np
 
 from farrier_contracts.errors import InputError
 from farrier_converters import metrics
-from farrier_converters.data import Dataset
+from farrier_converters.data import RANDOM, Dataset
 from farrier_converters.measure import (
     Child,
     ChildSettings,
@@ -49,7 +49,8 @@ def probe_batch(built: Built, data: Dataset, settings: TrialSettings) -> int:
             child.run(data.feed(data.rows[: data.fixed_batch or 1]))
             return evaluation_batch(child, data)
     except EngineFailure as failure:
-        raise InputError(f"the model {built.model.name} does not run: {failure}") from None
+        hint = "; the inputs were made up, give real ones with --data" if data.source == RANDOM else ""
+        raise InputError(f"the model {built.model.name} does not run: {failure}{hint}") from None
 
 
 def run(
