@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,13 @@ from farrier_contracts.errors import FarrierError, InputError
 from farrier_contracts.wire import payload, topics
 from farrier_contracts.wire.documents import Reported, State
 
+from ..collect import connect, new_client
 from .config import Fleet
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
 
 CONNECT_LIMIT_S = 10
-KEEP_ALIVE_S = 30
 RETAINED_WAIT_S = 1.0  # how long the broker gets to hand over what it keeps of a device
 
 
@@ -35,24 +36,19 @@ class BirthWatch:
         self._state: State | None = None
         self._reported: Reported | None = None
         self._birth: dict[str, Any] | None = None
-        self._client = self._new_client()
+        self._client = new_client(fleet.broker, f"flash-{secrets.token_hex(6)}")
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
 
     def __enter__(self) -> BirthWatch:
         """Connect; raises FarrierError where the broker cannot be reached or refuses."""
-        host, port = self._fleet.broker_address
-        try:
-            self._client.connect(host, port, keepalive=KEEP_ALIVE_S)
-        except (OSError, ValueError) as error:
-            raise FarrierError(
-                f"the fleet's broker {self._fleet.broker_url} cannot be reached ({error}); is it running?"
-            ) from None
+        connect(self._client, self._fleet.broker)
         self._client.loop_start()
         if not self._wait(lambda: self._connects > 0 or self._refused, CONNECT_LIMIT_S) or self._refused:
             self._stop()
             reason = self._refused or f"no answer within {CONNECT_LIMIT_S} s"
-            raise FarrierError(
-                f"the fleet's broker {self._fleet.broker_url} refused the connection: {reason}"
-            )
+            raise FarrierError(f"the fleet's broker {self._fleet.broker} refused the connection: {reason}")
         return self
 
     def __exit__(
@@ -66,7 +62,7 @@ class BirthWatch:
         self._device = device
         self._subscribe()
         if not self._wait(lambda: self._subscribed, CONNECT_LIMIT_S):
-            raise FarrierError(f"the fleet's broker {self._fleet.broker_url} did not accept a subscription")
+            raise FarrierError(f"the fleet's broker {self._fleet.broker} did not accept a subscription")
         self._wait(lambda: self._state is not None, RETAINED_WAIT_S)
         return self._state is not None and self._state.online
 
@@ -96,25 +92,6 @@ class BirthWatch:
     def _stop(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
-
-    def _new_client(self) -> Client:
-        from paho.mqtt.client import Client
-        from paho.mqtt.enums import CallbackAPIVersion
-
-        client = Client(CallbackAPIVersion.VERSION2)
-        client.connect_timeout = CONNECT_LIMIT_S
-        files = {key: str(path) for key, path in self._fleet.files.items()}
-        if self._fleet.broker_url.startswith("mqtts:"):
-            client.tls_set(files.get("ca"), files.get("certificate"), files.get("key"))
-        if "username" in self._fleet.broker:
-            password = self._fleet.files.get("password_file")
-            client.username_pw_set(
-                self._fleet.broker["username"], password.read_text().strip() if password else None
-            )
-        client.on_connect = self._on_connect
-        client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
-        return client
 
     def _subscribe(self) -> None:
         kinds = ("state", "birth", "reported")

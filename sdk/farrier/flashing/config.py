@@ -8,39 +8,31 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from farrier_contracts.errors import InputError
+from farrier_contracts.errors import FarrierError, InputError, UsageError
 from farrier_contracts.wire import topics
 
+from ..collect import Broker, parse_broker
+from . import unit
 from .plan import Plan
 
 FILE_MAX_BYTES = 1 << 20
-BROKER_PORTS = {"mqtt": 1883, "mqtts": 8883}
-# The broker's settings that are texts, and those that name files of this machine which the device needs too.
-_BROKER_TEXTS = ("username",)
-_BROKER_FILES = ("password_file", "ca", "certificate", "key")
+PASSWORD = "broker.password"  # the name of its file on the device
+CREDENTIALS_SINCE = 247  # the systemd version that brought LoadCredential
 _LOOPBACK = ("localhost", "::1")
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """What an agent must know of its fleet. `files` are copied to the device: setting -> path here."""
+    """What an agent must know of its fleet. `root` is the repository's root of trust, a file here."""
 
     name: str
-    broker_url: str
-    broker: dict[str, str]
-    files: dict[str, Path]
+    broker: Broker
     repository_url: str
     root: Path
 
-    @property
-    def broker_address(self) -> tuple[str, int]:
-        """Host and port of the broker."""
-        parts = urlsplit(self.broker_url)
-        return parts.hostname or "", parts.port or BROKER_PORTS[parts.scheme]
-
     def check_reachable(self) -> None:
         """Raise InputError where an address means this machine and would mean the device itself over there."""
-        for what, url in (("broker", self.broker_url), ("repository", self.repository_url)):
+        for what, url in (("broker", str(self.broker)), ("repository", self.repository_url)):
             host = urlsplit(url).hostname
             if host is None:
                 raise InputError(
@@ -57,7 +49,7 @@ def read_fleet(path: Path) -> Fleet:
     """Read FLEET.toml; raises InputError with one sentence that starts with the file's name."""
     try:
         return _fleet(_toml(path), path.resolve().parent)
-    except InputError as error:
+    except (InputError, UsageError) as error:
         raise InputError(f"{path}: {error}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
@@ -65,22 +57,15 @@ def read_fleet(path: Path) -> Fleet:
 
 def _fleet(table: dict[str, Any], folder: Path) -> Fleet:
     broker, repository = _table(table, "broker"), _table(table, "repository")
-    url = _text(broker, "broker", "url")
-    if urlsplit(url).scheme not in BROKER_PORTS or not urlsplit(url).hostname:
-        raise InputError(f"broker.url must look like mqtt://host:1883 or mqtts://host:8883, not {url!r:.120}")
     place = _text(repository, "repository", "url")
     root = folder / _text(repository, "repository", "root")
-    files = {key: folder / _text(broker, "broker", key) for key in _BROKER_FILES if broker.get(key)}
-    for file in (root, *files.values()):
-        if not file.is_file():
-            raise InputError(f"there is no file {file}")
-        if file.stat().st_size > FILE_MAX_BYTES:
-            raise InputError(f"{file} is larger than {FILE_MAX_BYTES} bytes")
+    if not root.is_file() or root.stat().st_size > FILE_MAX_BYTES:
+        raise InputError(
+            f"repository.root names {root}, which is no root of trust; farrier repo init makes one"
+        )
     return Fleet(
         name=topics.checked_id(table.get("name", ""), "the fleet's name"),
-        broker_url=url,
-        broker={key: _text(broker, "broker", key) for key in _BROKER_TEXTS if broker.get(key)},
-        files=files,
+        broker=parse_broker(_text(broker, "broker", "url")),
         repository_url=place if "://" in place else str(folder / place),
         root=root,
     )
@@ -123,22 +108,35 @@ class DeviceFile:
 
 
 def device_files(fleet: Fleet, plan: Plan) -> list[DeviceFile]:
-    """Return the files of PREFIX/etc: agent.toml, the root of trust, and what the broker's settings name.
+    """Return the files of PREFIX/etc: agent.toml, the root of trust, and the broker's password where it has one.
 
-    The agent's dynamic user under systemd must read them; a plain agent runs as their owner.
+    A plain agent runs as the files' owner. Under systemd its user is made up at start: it may read what is no secret,
+    and gets the password through systemd's credentials.
     """
     import tomli_w
 
-    mode = 0o644 if plan.service == "systemd" else 0o600
+    systemd = plan.service == "systemd"
+    broker = {"url": str(fleet.broker)}
+    secrets = []
+    if fleet.broker.user is not None:
+        broker["username"] = fleet.broker.user
+    if fleet.broker.password is not None:
+        if systemd and plan.systemd < CREDENTIALS_SINCE:
+            raise FarrierError(
+                f"systemd {plan.systemd} on the device cannot hand over the broker's password "
+                f"({CREDENTIALS_SINCE} can); use --service plain"
+            )
+        broker["password_file"] = f"{unit.CREDENTIALS}/{PASSWORD}" if systemd else PASSWORD
+        secrets.append(DeviceFile(f"etc/{PASSWORD}", fleet.broker.password.encode(), 0o600))
     table = {
         "device": plan.device,
         "fleet": fleet.name,
         "state_dir": plan.state_dir,
-        "broker": {"url": fleet.broker_url, **fleet.broker, **{key: f"broker.{key}" for key in fleet.files}},
+        "broker": broker,
         "repository": {"url": fleet.repository_url, "root": "root.json"},
     }
     return [
-        DeviceFile("etc/agent.toml", tomli_w.dumps(table).encode(), mode),
+        DeviceFile("etc/agent.toml", tomli_w.dumps(table).encode(), 0o644 if systemd else 0o600),
         DeviceFile("etc/root.json", fleet.root.read_bytes(), 0o644),
-        *(DeviceFile(f"etc/broker.{key}", path.read_bytes(), mode) for key, path in fleet.files.items()),
+        *secrets,
     ]

@@ -71,7 +71,8 @@ def activate(
     connection: Connection, plan: Plan, number: int, configuration: Iterable[DeviceFile]
 ) -> list[str]:
     """Write the configuration, make a release the current one and start it; return the script's notes."""
-    files = [*configuration, _service_file(plan), DeviceFile("complete", b"", 0o644)]
+    configured = list(configuration)
+    files = [*configured, _service_file(plan, configured), DeviceFile("complete", b"", 0o644)]
     output = connection.run(
         script("activate.sh"),
         [plan.prefix, str(number), plan.service, "1" if plan.at_boot else "0", plan.state_dir],
@@ -93,9 +94,10 @@ def log_lines(connection: Connection, plan: Plan) -> list[str]:
     return [line for line in output.stdout.splitlines() if line.strip()]
 
 
-def _service_file(plan: Plan) -> DeviceFile:
+def _service_file(plan: Plan, configuration: Iterable[DeviceFile]) -> DeviceFile:
     if plan.service == "systemd":
-        text = unit.render(plan.prefix, systemd=plan.systemd, groups=plan.groups)
+        secrets = [Path(file.path).name for file in configuration if not file.mode & 0o044]
+        text = unit.render(plan.prefix, systemd=plan.systemd, groups=plan.groups, credentials=secrets)
         return DeviceFile("farrier-agent.service", text.encode(), 0o644)
     return DeviceFile("bin/farrier-agentctl", script("farrier-agentctl").encode(), 0o755)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 SERVICE = "farrier-agent"
 STATE_FOLDER = "farrier"  # below /var/lib
+CREDENTIALS = f"/run/credentials/{SERVICE}.service"
 DRAIN_LIMIT_S = 45  # above the agent's own limits for draining its workers
 WATCHDOG_S = 20
 START_LIMIT_S = 90
@@ -27,15 +28,24 @@ _SINCE = {
 }
 
 
-def render(prefix: str, *, systemd: int, groups: Sequence[str] = ()) -> str:
-    """Return the unit's text for a prefix, a systemd version and the accelerator groups that exist on the device."""
+def render(prefix: str, *, systemd: int, groups: Sequence[str] = (), credentials: Sequence[str] = ()) -> str:
+    """Return the unit's text for a prefix, a systemd version and the accelerator groups that exist on the device.
+
+    `credentials` are files of PREFIX/etc that only root may read; the agent finds them in CREDENTIALS.
+    """
     sections = {
         "Unit": (
             ("Description", "Farrier device agent"),
             ("After", "network.target time-sync.target"),  # not network-online: it must start offline
             ("StartLimitIntervalSec", "0"),  # the agent and RestartSec hold the pace; giving up helps nobody
         ),
-        "Service": (*_process(prefix), *_identity(groups), *_walls(prefix), *_limits()),
+        "Service": (
+            *_process(prefix),
+            *_identity(groups),
+            *(("LoadCredential", f"{name}:{prefix}/etc/{name}") for name in credentials),
+            *_walls(prefix),
+            *_limits(),
+        ),
         "Install": (("WantedBy", "multi-user.target"),),
     }
     texts = []
