@@ -15,6 +15,9 @@ from .quantize import rules
 from .quantize.rewrite import REASON_KEY
 
 HALF = onnx.TensorProto.FLOAT16
+BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+WHOLE = (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL)
+UNKNOWN = TensorType(onnx.TensorProto.UNDEFINED, None)
 NOT_QUANTIZED = "the graph was not quantized"
 # What carries values between precisions is not counted as an operator of the model.
 PLUMBING = ("QuantizeLinear", "DequantizeLinear")
@@ -62,14 +65,15 @@ def _stored_reason(node: onnx.NodeProto) -> str | None:
 
 
 def _precision(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType]) -> str:
-    dtypes = {types[name].dtype for name in (*node.input, *node.output) if name in types}
     if _is_integer(graph, node):
         return "int8"
-    if HALF in dtypes and not standard(node, "Cast"):
+    inputs = {types[name].dtype for name in node.input if name in types}
+    result = types.get(node.output[0], UNKNOWN).dtype
+    if standard(node, *rules.CARRIERS) and result in BYTES:
+        return "int8"
+    if HALF in inputs and not standard(node, "Cast"):
         return "fp16"
-    if FLOAT in dtypes or onnx.TensorProto.DOUBLE in dtypes or HALF in dtypes or not dtypes:
-        return "fp32"
-    return "index"
+    return "index" if result in WHOLE else "fp32"
 
 
 def _is_integer(graph: Graph, node: onnx.NodeProto) -> bool:

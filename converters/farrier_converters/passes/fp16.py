@@ -89,7 +89,7 @@ class _HalfForms:
 def _obstacle(
     graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType], exclude: frozenset[str]
 ) -> str | None:
-    if node.name in exclude:
+    if exclude.intersection((node.name, node.output[0])):
         return "excluded by an option"
     if any(True for _ in subgraphs(node)):
         return "control flow stays in float32"

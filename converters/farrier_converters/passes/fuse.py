@@ -27,6 +27,8 @@ def run(model: Model, _options: FuseOptions, _context: Context) -> Model:
     types = infer(graph.build().proto)
     _means_to_pools(graph, types)
     _matmuls_to_gemms(graph, types)
+    for gemm in [n for n in graph.nodes if standard(n, "Gemm")]:
+        _apply_factors(graph, gemm)
     for pad in [n for n in graph.nodes if standard(n, "Pad")]:
         _fuse_pad(graph, pad)
     for node in [n for n in graph.nodes if standard(n, *LINEAR)]:
@@ -72,6 +74,17 @@ def _bias(graph: Graph, node: onnx.NodeProto, channels: int | None) -> np.ndarra
     if value is None or value.size not in (1, channels) or value.shape[-1:] not in ((), (1,), (channels,)):
         return None
     return np.broadcast_to(value.reshape(-1).astype(np.float64), (channels,))
+
+
+def _apply_factors(graph: Graph, gemm: onnx.NodeProto) -> None:
+    """Multiply alpha and beta into constant weights and bias, because integer kernels know neither."""
+    for position, name in ((1, "alpha"), (2, "beta")):
+        factor = attribute(gemm, name, 1.0)
+        value = graph.constant(gemm.input[position]) if len(gemm.input) > position else None
+        if factor != 1.0 and value is not None and value.dtype == np.float32:
+            scaled = value * np.float32(factor)
+            gemm.input[position] = graph.add_constant(f"{gemm.output[0]}_{name}", scaled)
+            set_attribute(gemm, name, 1.0)
 
 
 def _affine(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from farrier_contracts.errors import InputError, UsageError
+from farrier_contracts.errors import UsageError
 from farrier_contracts.targets import Arithmetic
 
 from ..graph.edit import Graph
-from ..graph.upgrade import upgrade
+from ..graph.upgrade import CannotUpgradeError, upgrade
 from ..model import Model
 from ..quantize import rules
 from ..quantize.calibrate import CalibrationSettings, observe
@@ -22,12 +22,17 @@ OPSET = 13  # the first whose DequantizeLinear knows an axis
 
 @dataclass(frozen=True)
 class Int8Options:
-    """How activations are ranged, and which nodes (by name) stay in float."""
+    """How activations are ranged (see `Observer.range`), and which nodes (by name) stay in float.
 
-    method: str = "minmax"
-    percentile: float = 99.99
+    `stem` False leaves convolutions of at most four input channels in float: engines that pack channels in
+    fours and eights run them faster so, and the first layer is often the most sensitive one.
+    """
+
+    method: str = "mse"
+    percentile: float = 99.999
     exclude: tuple[str, ...] = ()
-    calibration: CalibrationSettings = CalibrationSettings()
+    stem: bool = True
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
 
 
 def run(model: Model, options: Int8Options, context: Context) -> Model:
@@ -42,10 +47,10 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
     feeds = None if context.calibration is None else next(context.calibration(), None)
     try:
         model = upgrade(model, OPSET, feeds=feeds)
-    except InputError as error:
+    except CannotUpgradeError as error:
         return _left_in_float(model, rules.OPSET.format(version=_version(model), why=error))
     graph = Graph(model)
-    plan = place(graph, exclude=frozenset(options.exclude))
+    plan = place(graph, exclude=frozenset(options.exclude), stem=options.stem)
     observers = observe(
         graph.build(),
         [name for name in plan.points if name not in plan.bounds],

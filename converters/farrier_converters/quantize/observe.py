@@ -49,7 +49,12 @@ class Observer:
             self.counts[BINS // 2] += values.size
 
     def range(self, method: str, *, percentile: float = 99.99) -> Range:
-        """Return the range to quantize: `minmax`, `percentile` of all values, or least squared error (`mse`)."""
+        """Return the range to quantize: `minmax`, `percentile` of all values, or least squared error (`mse`).
+
+        `mse` is the default of the INT8 pass: root mean square errors of the logits against float (4,000 images,
+        512 for calibration) were .328 minmax, .377 percentile 99.99, .298 mse on a CIFAR-10 ResNet20, and .320,
+        .356, .297 on a ResNet56; the mean errors of the scores of a face detector .0022, .0021, .0020.
+        """
         extremes = Range(self.low, self.high)
         if method == "minmax" or not self.reach:
             return extremes

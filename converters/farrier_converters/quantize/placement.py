@@ -8,6 +8,7 @@ before, so that the engine can make both part of the operator's own requantizati
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,8 @@ import onnx
 from ..graph.edit import Graph, attribute, reads, standard
 from ..graph.types import FLOAT, TensorType, infer
 from . import rules
+
+STEM_CHANNELS = 4  # a convolution of so few input channels reads an image, or something like it
 
 
 @dataclass
@@ -50,11 +53,12 @@ class Placement:
 
 
 class _Planner:
-    def __init__(self, graph: Graph, exclude: frozenset[str]) -> None:
+    def __init__(self, graph: Graph, exclude: frozenset[str], *, stem: bool) -> None:
         self.graph = graph
         self.types: dict[str, TensorType] = infer(graph.build().proto)
         self.plan = Placement()
         self.exclude = exclude
+        self.stem = stem
         self.useful = self._before_linear()
 
     def run(self) -> Placement:
@@ -86,22 +90,24 @@ class _Planner:
 
     def _obstacle(self, node: onnx.NodeProto) -> str | None:
         """Return why a node has to stay in float, or None."""
-        if node.name in self.exclude:
-            return "excluded by an option"
+        if self.exclude.intersection((node.name, node.output[0])):
+            return rules.EXCLUDED
         if standard(node, *rules.LINEAR):
             return self._linear_obstacle(node)
         if not standard(node, *rules.CARRIERS, *rules.ARITHMETIC):
             return rules.NO_KERNEL.format(op=node.op_type)
         if id(node) not in self.useful:
             return rules.TAIL
-        for name in self._operands(node):
-            constant = self.graph.constant(name)
-            if constant is not None and standard(node, "Add", "Mul", "Concat"):
-                if constant.dtype != np.float32 or node.op_type == "Concat":
-                    return rules.FLOAT_INPUT.format(name=name)
-            elif name not in self.plan.made and name not in self.plan.read:
-                return rules.FLOAT_INPUT.format(name=name)
-        return self._carrier_obstacle(node)
+        return self._operand_obstacle(node) or self._carrier_obstacle(node)
+
+    def _operand_obstacle(self, node: onnx.NodeProto) -> str | None:
+        """Return the first operand that is not quantized; Add and Mul may have one constant."""
+        floats = [n for n in self._operands(node) if n not in self.plan.made and n not in self.plan.read]
+        if standard(node, "Add", "Mul") and len(floats) == 1:
+            constant = self.graph.constant(floats[0])
+            if constant is not None and constant.dtype == np.float32:
+                return None
+        return rules.FLOAT_INPUT.format(name=floats[0]) if floats else None
 
     def _carrier_obstacle(self, node: onnx.NodeProto) -> str | None:
         if standard(node, "Pad"):
@@ -119,7 +125,12 @@ class _Planner:
     def _linear_obstacle(self, node: onnx.NodeProto) -> str | None:
         if not all(self._is_float(name) for name in (node.input[0], node.output[0])):
             return "it does not compute in float32"
-        return self._weights_obstacle(node)
+        obstacle = self._weights_obstacle(node)
+        if obstacle is None and not self.stem and standard(node, "Conv"):
+            channels = self.types[node.input[1]].shape
+            if channels and (channels[1] or 0) * attribute(node, "group", 1) <= STEM_CHANNELS:
+                return rules.STEM
+        return obstacle
 
     def _weights_obstacle(self, node: onnx.NodeProto) -> str | None:
         weight = self.graph.constant(node.input[1])
@@ -139,8 +150,8 @@ class _Planner:
                 channels = weight.shape[0 if attribute(node, "transB", 0) else 1]
                 if value.size not in (1, channels) or value.shape[-1:] not in ((), (1,), (channels,)):
                     return "its bias differs from row to row"
-                if attribute(node, "beta", 1.0) != 1.0:
-                    return "it scales its bias"
+        if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0:
+            return "it scales its operands"
         return None
 
     def _operands(self, node: onnx.NodeProto) -> list[str]:
@@ -151,11 +162,7 @@ class _Planner:
         plan = self.plan
         plan.integer.add(id(node))
         if standard(node, *rules.LINEAR):
-            operands = node.input[:2] if node.op_type == "MatMul" else node.input[:1]
-            for name in operands:
-                if self.graph.constant(name) is None and name not in plan.made:
-                    plan.read[name] = None
-                    self._bound(name)
+            self._read(node.input[:2] if node.op_type == "MatMul" else node.input[:1])
         results = [self._behind_activation(node, name) for name in node.output if name]
         if standard(node, "Gemm", "MatMul") and not self._used_as_integer(results[0]):
             return  # the kernels of these two return float at no cost
@@ -169,6 +176,12 @@ class _Planner:
                 plan.constants[id(node)] = name
         if node.op_type in rules.BOUNDED:
             plan.bounds[results[0]] = rules.BOUNDED[node.op_type]
+
+    def _read(self, names: Sequence[str]) -> None:
+        for name in names:
+            if self.graph.constant(name) is None and name not in self.plan.made:
+                self.plan.read[name] = None
+                self._bound(name)
 
     def _used_as_integer(self, name: str) -> bool:
         readers = self.graph.readers.get(name, [])
@@ -192,6 +205,9 @@ class _Planner:
         return reader.output[0]
 
 
-def place(graph: Graph, *, exclude: frozenset[str] = frozenset()) -> Placement:
-    """Plan the quantization of a graph; `exclude` names nodes that stay in float."""
-    return _Planner(graph, exclude).run()
+def place(graph: Graph, *, exclude: frozenset[str] = frozenset(), stem: bool = True) -> Placement:
+    """Plan the quantization of a graph; `exclude` names nodes (or first outputs) that stay in float.
+
+    Without `stem`, convolutions of at most four input channels stay in float too.
+    """
+    return _Planner(graph, exclude, stem=stem).run()

@@ -26,6 +26,7 @@ class QdqWriter:
         self.arithmetic = arithmetic
         self.parameters: dict[tuple[bytes, int], tuple[str, str]] = {}
         self.affines: dict[str, Affine] = {}
+        self.integers: dict[str, str] = {}  # dequantized tensor -> the integers that it is made of
 
     def write(self, ranges: dict[str, Range]) -> Model:
         """Return the quantized model. `ranges` covers every point of the placement that has no fixed bounds."""
@@ -77,7 +78,7 @@ class QdqWriter:
 
     def _pair(self, source: str, result: str) -> None:
         parameters = self._parameters(self.affine(result if result in self.plan.made else source))
-        integers = self.graph.fresh(f"{source}_quantized")
+        integers = self.integers[result] = self.graph.fresh(f"{source}_quantized")
         self.graph.add_node("QuantizeLinear", [source, *parameters], integers)
         self.graph.add_node("DequantizeLinear", [integers, *parameters], result)
 
@@ -90,7 +91,10 @@ class QdqWriter:
         self._pair(name, result)
 
     def _wrap_made(self, name: str) -> None:
-        """The result of an integer node: every reader gets it quantized, so that the node's own kernel is integer."""
+        """The result of an integer node: every reader gets it quantized, so that the node's kernel is integer."""
+        if standard(self.graph.producer[name], "Pad"):
+            self._pad_integers(self.graph.producer[name], name)
+            return
         source = self.graph.fresh(f"{name}_float")
         replace(self.graph.producer[name].output, name, source)
         self._pair(source, name)
@@ -117,6 +121,18 @@ class QdqWriter:
         if node.op_type == "Relu":
             bounds = [np.zeros(()), None]
         return (bounds[0] is None or low >= bounds[0]) and (bounds[1] is None or high <= bounds[1])
+
+    def _pad_integers(self, pad: onnx.NodeProto, name: str) -> None:
+        """Let Pad work on the integers themselves: ONNX Runtime would pad in float between two conversions."""
+        integers = self.graph.fresh(f"{name}_quantized")
+        parameters = self._parameters(self.affine(name))
+        rest = [*pad.input[1:2], parameters[1], *pad.input[3:]]
+        source = self.integers[pad.input[0]]
+        del pad.input[:]
+        pad.input.extend([source, *rest])
+        replace(pad.output, name, integers)
+        self.integers[name] = integers
+        self.graph.add_node("DequantizeLinear", [integers, *parameters], name)
 
     def _quantize_constant(self, node: onnx.NodeProto, name: str) -> None:
         value = self._finite(name)
@@ -150,8 +166,7 @@ class QdqWriter:
     def _bias(self, node: onnx.NodeProto, channels: int) -> np.ndarray | None:
         if node.op_type == "MatMul" or len(node.input) < 3 or not node.input[2]:
             return None
-        value = self._finite(node.input[2]).reshape(-1) / np.float32(attribute(node, "alpha", 1.0))
-        return np.broadcast_to(value, (channels,)).astype(np.float32)
+        return np.broadcast_to(self._finite(node.input[2]).reshape(-1), (channels,))
 
     def _quantize_bias(
         self, node: onnx.NodeProto, bias: np.ndarray, *, input_scale: np.float32, weight_scale: np.ndarray

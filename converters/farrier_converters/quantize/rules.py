@@ -19,8 +19,6 @@ CARRIERS = (
     "Tile",
     "Pad",
     "Concat",
-    "DepthToSpace",
-    "SpaceToDepth",
     "Resize",
 )
 # Compute a result with a scale of its own.
@@ -34,5 +32,7 @@ BOUNDED = {"Sigmoid": (0.0, 255 / 256), "Softmax": (0.0, 255 / 256), "HardSigmoi
 
 NO_KERNEL = "no integer kernel for {op}"
 TAIL = "no operation with weights follows: integers would cost precision and win little"
+STEM = "a stem of few channels, kept in float by an option"
+EXCLUDED = "excluded by an option"
 FLOAT_INPUT = "its input {name} is computed in float"
 OPSET = "the graph's operator set {version} knows no per-channel quantization, and raising it failed: {why}"
