@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +19,8 @@ import pytest
 from farrier_contracts import bundle as bundles
 from farrier_contracts.bundle import Artifact, Batching, BatchPoint, Cache, Golden, Manifest, StoredBundle
 from farrier_contracts.tensors import TensorSpec
+
+WORKER_LIMIT_S = 60.0
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -147,3 +155,99 @@ def inputs_of() -> Callable[[int, int], Arrays]:
         return {"x": np.random.default_rng(seed).normal(size=(rows, 1, 8, 8)).astype(np.float32)}
 
     return make
+
+
+class Worker:
+    """A worker process as the supervisor starts it, with its end of the control socket."""
+
+    def __init__(
+        self, bundle: StoredBundle, sockets: list[socket.socket], stats: Path, settings: dict
+    ) -> None:
+        mine, theirs = socket.socketpair()
+        fds = [listening.fileno() for listening in sockets]
+        command = [
+            *(
+                sys.executable,
+                "-m",
+                "farrier_agent.worker",
+                "--store",
+                bundle.store,
+                "--digest",
+                bundle.digest,
+            ),
+            *("--name", "net", "--listen-fd", ",".join(map(str, fds)), "--control-fd", str(theirs.fileno())),
+            *("--stats", stats, "--settings", json.dumps(settings)),
+        ]
+        self.stats = stats
+        self.process = subprocess.Popen(list(map(str, command)), pass_fds=[*fds, theirs.fileno()])
+        theirs.close()
+        mine.settimeout(WORKER_LIMIT_S)
+        self.control = mine
+        self._lines = mine.makefile("rb")
+
+    def event(self) -> dict:
+        return json.loads(self._lines.readline() or b'{"event": "gone"}')
+
+    def send(self, **order: object) -> None:
+        self.control.sendall(json.dumps(order).encode() + b"\n")
+
+    def serve(self) -> Worker:
+        ready = self.event()
+        assert ready["event"] == "ready", ready
+        self.send(do="serve")
+        assert self.event() == {"event": "serving"}
+        return self
+
+    def close(self) -> None:
+        self._lines.close()
+        self.control.close()
+        try:
+            self.process.wait(WORKER_LIMIT_S)
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+
+@dataclass
+class Place:
+    """Where a worker serves: a TCP port and a Unix socket, held open for all workers of one test."""
+
+    tcp: socket.socket
+    unix: socket.socket
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self.tcp.getsockname()[1]}"
+
+    @property
+    def path(self) -> str:
+        return self.unix.getsockname()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    tcp, unix = socket.socket(), socket.socket(socket.AF_UNIX)
+    folder = Path(tempfile.mkdtemp(prefix="fa"))  # a Unix socket's path is at most 107 bytes long
+    tcp.bind(("127.0.0.1", 0))
+    unix.bind(str(folder / "s"))
+    for listening in (tcp, unix):
+        listening.listen(256)
+    yield Place(tcp, unix)
+    tcp.close()
+    unix.close()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def start_worker(place: Place, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Start workers on the test's place: `start_worker(bundle, **settings)`; each is ended after the test."""
+    workers: list[Worker] = []
+
+    def start(bundle: StoredBundle, *, stats: str = "stats", **settings: object) -> Worker:
+        worker = Worker(bundle, [place.tcp, place.unix], tmp_path / stats, settings)
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.close()

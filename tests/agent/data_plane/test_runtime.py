@@ -89,7 +89,7 @@ def test_a_failing_golden_check_refuses_the_bundle(make_bundle, conv_net, inputs
     wrong["scores"] = wrong["scores"] + np.array([[0.0], [0.5]], np.float32)
     golden = {"in.x": x, **{f"out.{name}": array for name, array in wrong.items()}}
     bundle = make_bundle(conv_net.model, conv_net.inputs, conv_net.outputs, max_batch=4, golden=golden)
-    with pytest.raises(BundleError, match="'scores' of case 1 is 0.5 outside"):
+    with pytest.raises(BundleError, match="'scores' of case 1 is"):
         Runtime(bundle)
 
 
