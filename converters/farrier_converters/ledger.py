@@ -9,7 +9,7 @@ import onnx
 from farrier_contracts.targets import Target
 
 from .graph.edit import Graph, standard
-from .graph.types import FLOAT, TensorType, infer
+from .graph.types import TensorType, infer
 from .model import Model
 from .quantize import rules
 from .quantize.rewrite import REASON_KEY
