@@ -160,7 +160,7 @@ def _toml(data: bytes) -> Dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        import tomli as tomllib
+        import tomli as tomllib  # pyright: ignore[reportMissingImports]
     try:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:

@@ -183,14 +183,12 @@ def _settle(slot: Slot, now: float, limits: Limits) -> Step:
     if slot.fetching and slot.fetching.digest and not slot.next:
         build = Build(slot.fetching.release, slot.fetching.digest)
         slot, actions = _start(replace(slot, fetching=None), build, now, limits)
-    busy = slot.fetching or (slot.next and slot.next.build.release == slot.wanted)
-    settled = slot.wanted is None or slot.wanted in (
-        _release(slot.good),
-        slot.rejected and slot.rejected.release,
-    )
-    if not busy and not settled and slot.wanted:
-        slot = replace(slot, fetching=Fetching(slot.wanted))
-        actions = [*actions, Fetch(slot.wanted)]
+    wanted = slot.wanted
+    rejected = slot.rejected.release if slot.rejected else None
+    arriving = slot.next.build.release if slot.next else None
+    if wanted and not slot.fetching and wanted not in (_release(slot.good), rejected, arriving):
+        slot = replace(slot, fetching=Fetching(wanted))
+        actions = [*actions, Fetch(wanted)]
     return slot, actions
 
 
