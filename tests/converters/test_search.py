@@ -1,0 +1,131 @@
+"""The budget and the no-regret rules, as pure functions."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farrier_contracts import targets
+from farrier_contracts.errors import UsageError
+from farrier_converters import search
+from farrier_converters.search import Budget, Figures
+
+TOLERANCE = search.LATENCY_TOLERANCE
+
+figures = st.builds(
+    Figures,
+    name=st.sampled_from("abcdef"),
+    drop=st.one_of(st.floats(-0.1, 0.1), st.just(float("nan"))),
+    latency_ms=st.floats(0.01, 100),
+    size_bytes=st.integers(1, 10_000),
+)
+originals = st.builds(
+    Figures,
+    name=st.just("original"),
+    drop=st.just(0.0),
+    latency_ms=st.floats(0.01, 100),
+    size_bytes=st.integers(1, 10_000),
+)
+budgets = st.builds(
+    Budget,
+    max_drop=st.floats(0, 0.2),
+    max_latency_ms=st.none() | st.floats(0.01, 100),
+    max_size_bytes=st.none() | st.integers(1, 10_000),
+)
+
+
+@given(originals, st.lists(figures, max_size=6, unique_by=lambda f: f.name), budgets)
+def test_the_delivered_one_keeps_the_budget_is_no_regret_and_is_not_dominated(original, others, budget):
+    choice = search.choose(original, others, budget)
+    by_name = {f.name: f for f in [original, *others]}
+    assert set(by_name) == {v.name for v in choice.verdicts}
+    assert all(v.reason for v in choice.verdicts)
+    kept = [v for v in choice.verdicts if v.kept]
+    if choice.delivered is None:
+        assert not kept
+        assert not any(v.feasible for v in choice.verdicts)
+        return
+    assert [v.name for v in kept] == [choice.delivered]
+    chosen = by_name[choice.delivered]
+    assert chosen.drop <= budget.max_drop + 1e-9
+    assert chosen.latency_ms <= (budget.max_latency_ms or float("inf"))
+    assert chosen.size_bytes <= (budget.max_size_bytes or float("inf"))
+    assert chosen.latency_ms <= original.latency_ms * (1 + TOLERANCE)
+    assert chosen.size_bytes <= original.size_bytes
+    for verdict in choice.verdicts:
+        other = by_name[verdict.name]
+        if verdict.feasible:
+            assert not (other.latency_ms < chosen.latency_ms and other.size_bytes < chosen.size_bytes)
+            assert chosen.latency_ms <= other.latency_ms * (1 + TOLERANCE)
+
+
+@given(originals, st.lists(figures, max_size=6, unique_by=lambda f: f.name), st.floats(0, 0.2))
+def test_without_explicit_limits_something_is_always_delivered(original, others, drop):
+    assert search.choose(original, others, Budget(max_drop=drop)).delivered is not None
+
+
+def test_reasons_name_the_limit():
+    original = Figures("original", 0.0, 10.0, 1000)
+    others = [
+        Figures("bad", 0.05, 1.0, 100),
+        Figures("slow", 0.0, 20.0, 100),
+        Figures("large", 0.0, 1.0, 2000),
+        Figures("good", 0.005, 5.0, 300),
+        Figures("tie", 0.0, 4.9, 400),
+    ]
+    choice = search.choose(original, others, Budget())
+    reasons = {v.name: v.reason for v in choice.verdicts}
+    assert choice.delivered == "good"
+    assert "5.00%" in reasons["bad"]
+    assert "slower than the original" in reasons["slow"]
+    assert "larger than the original" in reasons["large"]
+    assert "not smaller" in reasons["tie"]
+    choice = search.choose(original, others, Budget(max_latency_ms=1.0))
+    assert choice.delivered is None
+    assert choice.best == "tie"
+
+
+@pytest.mark.parametrize(("text", "value"), [("1%", 0.01), ("0.01", 0.01), ("0", 0.0), (" 2.5 % ", 0.025)])
+def test_drops(text, value):
+    assert search.parse_drop(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("8ms", 8.0), ("500us", 0.5), ("1.5 s", 1500.0)])
+def test_latencies(text, value):
+    assert search.parse_latency(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("4MB", 4_000_000), ("4MiB", 4 << 20), ("100 b", 100)])
+def test_sizes(text, value):
+    assert search.parse_size(text) == value
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (search.parse_drop, "5"),
+        (search.parse_drop, "-1%"),
+        (search.parse_drop, "lots"),
+        (search.parse_latency, "8"),
+        (search.parse_latency, "8MB"),
+        (search.parse_latency, "0ms"),
+        (search.parse_size, "4"),
+        (search.parse_size, "1e9MB"),
+    ],
+)
+def test_nonsense_is_refused(parse, text):
+    with pytest.raises(UsageError):
+        parse(text)
+
+
+def test_a_budget_cannot_be_negative_or_infinite():
+    for value in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(UsageError):
+            Budget(max_drop=value)
+
+
+def test_the_plan_is_every_toolchain_in_every_precision():
+    plan = search.plan(targets.get("x86-avx2"))
+    assert [c.name for c in plan] == ["fp32", "fp16", "int8"]
+    assert [step.name for step in plan[2].steps] == ["clean", "fuse", "int8"]
