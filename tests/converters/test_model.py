@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from farrier_contracts.errors import InputError
 from farrier_converters.model import ModelSettings, load, save
-from onnx import TensorProto, helper, numpy_helper
 
 
 def _proto(op: str = "Relu", *, domain: str = "", opset: int = 17, dtype: int = TensorProto.FLOAT, **more):

@@ -15,6 +15,7 @@ from . import Context, Pass
 
 HALF = onnx.TensorProto.FLOAT16
 LARGEST = float(np.finfo(np.float16).max)
+SMALLEST = float(np.finfo(np.float16).smallest_subnormal) / 2  # and all below become zero
 # Results that leave the range of float16 easily, or that choose the type of their result themselves.
 WIDE = ("Exp", "Pow", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceProd", "CumSum", "Reciprocal")
 TYPED = ("Cast", "CastLike", "ConstantOfShape", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
@@ -117,7 +118,7 @@ def _constant_obstacle(graph: Graph, node: onnx.NodeProto, name: str) -> str | N
     largest = float(np.abs(value).max())
     if largest > LARGEST and not standard(node, *BOUNDING):
         return f"its constant {name} does not fit into float16"
-    if largest > 0 and not np.abs(value).max().astype(np.float16):
+    if 0 < largest < SMALLEST:
         return f"its constant {name} would become zero in float16"
     return None
 
