@@ -179,6 +179,7 @@ class Worker:
             *("--stats", stats, "--settings", json.dumps(settings)),
         ]
         self.stats = stats
+        self.address = sockets[0].getsockname()
         self.process = subprocess.Popen(list(map(str, command)), pass_fds=[*fds, theirs.fileno()])
         theirs.close()
         mine.settimeout(WORKER_LIMIT_S)
