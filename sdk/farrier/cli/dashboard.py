@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--store", required=True, metavar="URL", help="The fleet's store: sqlite:///fleet.db.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 shows it to the network.")
+@click.option("--token", help="The password of the page; without one, it is made and printed.")
+@click.option(
+    "--token-file", type=click.Path(path_type=Path, dir_okay=False), help="A file that holds the token."
+)
+def dashboard(store: str, port: int, host: str, token: str | None, token_file: Path | None) -> None:
+    """Show a fleet in the browser, behind a token."""
+    from ..dashboard import dashboard as run
+    from ..dashboard.access import read_token
+
+    if token is not None and token_file is not None:
+        raise click.UsageError("--token and --token-file say the same thing; give one")
+    if token_file is not None:
+        token = read_token(token_file)
+    run(store, host=host, port=port, token=token, ready=click.echo)
