@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_large_arrays_are_mapped_not_loaded(save):
 @settings(max_examples=50, deadline=None)
 def test_calibration_rows_are_never_evaluated_unless_there_are_too_few(rows, seed):
     options = data.DataSettings(seed=seed)
-    whole = data.from_arrays({"image": images(rows)}, [IMAGE], source=npz.Path("d.npz"))
+    whole = data.from_arrays({"image": images(rows)}, [IMAGE], source=Path("d.npz"))
     split = data.split(whole, None, options)
     again = data.split(whole, None, options)
     assert np.array_equal(split.calibration.rows, again.calibration.rows)

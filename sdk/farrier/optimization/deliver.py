@@ -123,6 +123,8 @@ def _lock_document(
             "metric": d.job.metric_text,
             "seed": d.job.settings.data.seed,
         },
+        "budget": asdict(d.job.budget),
+        "warnings": list(d.job.warnings),
         "bundle": dict(identity),
         "delivered": {
             **facts,

@@ -52,7 +52,7 @@ def read(path: Path) -> Lock:
         raise InputError(
             f"the lock {path} has version {document.get('version')!r}; this Farrier reads {VERSION}"
         )
-    wanted = ("environment", "inputs", "delivered", "bundle", "figures", "profile")
+    wanted = ("environment", "inputs", "budget", "warnings", "delivered", "bundle", "figures", "profile")
     missing = [section for section in wanted if section not in document]
     if missing:
         raise InputError(

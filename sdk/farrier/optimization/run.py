@@ -41,8 +41,8 @@ class Found:
     delivered: Built
     entries: tuple[Entry, ...]
     profile: tuple[tuple[int, float], ...]
+    warnings: tuple[str, ...]
     lock: lock.Lock | None = None
-    warnings: tuple[str, ...] = ()
 
 
 def optimize(
@@ -80,12 +80,14 @@ def optimize(
     out = Path(out)
     folder.check(out)
     former = lock.read(Path(locked)) if locked else None
+    if former is not None:
+        target, metric, budget = _asked(former)
     job = prepare(
         Path(model),
-        target_name=former["inputs"]["target"] if former else target,
+        target_name=target,
         data_path=_path(data),
         calib_path=_path(calib),
-        metric_name=former["inputs"]["metric"] if former else metric,
+        metric_name=metric,
         budget=budget,
         recipe_path=_path(recipe),
         settings=settings or Settings(),
@@ -93,7 +95,7 @@ def optimize(
     progress = progress or _silent
     with folder.staged(out) as stage:
         found = _rebuild(job, former, stage, progress) if former else _search(job, stage, progress)
-        job = replace(job, warnings=(*job.warnings, *found.warnings))
+        job = replace(job, warnings=found.warnings)
         return deliver(
             Delivery(job, found.original, found.delivered, found.entries, found.profile, found.lock),
             stage,
@@ -133,13 +135,13 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
     free = job.rows.evaluation.fixed_batch is None
     profile = trial.profile(delivered, job.rows.evaluation, job.settings.trial, free=free)
     noisy = max((e.latency.spread for e in entries.values() if e.latency), default=0.0)
-    warnings = (_busy(noisy),) if noisy > NOISY_SPREAD else ()
+    warnings = (*job.warnings, _busy(noisy)) if noisy > NOISY_SPREAD else job.warnings
     verdicts = {v.name: v for v in choice.verdicts}
     judged = [
         replace(e, kept=verdicts[e.name].kept, reason=verdicts[e.name].reason) if e.name in verdicts else e
         for e in entries.values()
     ]
-    return Found(original, delivered, (*judged, *failed), profile, warnings=warnings)
+    return Found(original, delivered, (*judged, *failed), profile, warnings)
 
 
 def _rebuild(job: Job, former: lock.Lock, stage: Path, progress: Progress) -> Found:
@@ -160,7 +162,15 @@ def _rebuild(job: Job, former: lock.Lock, stage: Path, progress: Progress) -> Fo
     for index, (step, digest) in enumerate(zip(candidate.steps, delivered.digests, strict=True)):
         wanted = {f"pass {index + 1} ({step.name})": digest}
         lock.require_same(former, "passes", wanted, what="the result of")
-    return Found(original, delivered, entries, profile, former)
+    return Found(original, delivered, entries, profile, tuple(former["warnings"]), former)
+
+
+def _asked(former: lock.Lock) -> tuple[str, str, Budget]:
+    """Return the target, metric and budget of a former run; raises InputError."""
+    try:
+        return former["inputs"]["target"], former["inputs"]["metric"], Budget(**former["budget"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"the lock is damaged ({error}); optimize again") from None
 
 
 def _build(job: Job, candidate: Candidate, stage: Path, *, batch: int, progress: Progress) -> Built:
