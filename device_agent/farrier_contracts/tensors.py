@@ -46,7 +46,7 @@ class TensorSpec:
         name, datatype, shape = (document.get(key) for key in ("name", "datatype", "shape"))
         if not isinstance(name, str) or not name:
             raise InputError("a tensor has no name")
-        if datatype not in NUMPY_NAMES and datatype != "BYTES":
+        if not isinstance(datatype, str) or datatype not in (*NUMPY_NAMES, "BYTES"):
             raise InputError(f"tensor {name!r} has an unknown datatype {datatype!r}")
         if not isinstance(shape, list) or not all(type(d) is int and d >= DYNAMIC for d in shape):
             raise InputError(f"tensor {name!r} has a wrong shape {shape!r}")

@@ -30,10 +30,10 @@ class State:
     def from_document(document: Any) -> State:
         """Read it back; raises InputError."""
         table = _table(document)
-        online, session, boot = table.get("online"), table.get("session"), table.get("boot")
-        if type(online) is not bool or type(session) is not int or not isinstance(boot, str):
+        online, boot = table.get("online"), table.get("boot")
+        if type(online) is not bool or not isinstance(boot, str):
             raise InputError("a device's state is wrong")
-        return State(online, session, boot)
+        return State(online, _number(table, "session"), _text(table, "boot"))
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Desired:
     def from_document(document: Any) -> Desired:
         """Read it back; raises InputError."""
         table = _table(document)
-        version, items = table.get("version"), table.get("deployments")
-        if type(version) is not int or version < 0 or not isinstance(items, list):
+        version, items = _number(table, "version"), table.get("deployments")
+        if version < 0 or not isinstance(items, list):
             raise InputError("a desired state needs a version and a list of deployments")
         if len(items) > MAX_DEPLOYMENTS:
             raise InputError(f"a desired state holds more than {MAX_DEPLOYMENTS} deployments")
@@ -114,9 +114,9 @@ class Reported:
     def from_document(document: Any) -> Reported:
         """Read it back; raises InputError."""
         table = _table(document)
-        version = table.get("desired_version")
+        version = _number(table, "desired_version")
         deployments, statements = table.get("deployments"), table.get("telemetry")
-        if type(version) is not int or not isinstance(deployments, list) or not isinstance(statements, list):
+        if not isinstance(deployments, list) or not isinstance(statements, list):
             raise InputError("a reported state is wrong")
         return Reported(
             version,
@@ -143,6 +143,13 @@ def _running(item: Any) -> RunningDeployment:
     table = _table(item)
     names = ("name", "bundle", "version", "digest", "phase", "endpoint", "detail")
     return RunningDeployment(**{name: _text(table, name) for name in names})
+
+
+def _number(table: Mapping[str, Any], key: str) -> int:
+    value = table.get(key)
+    if type(value) is not int or abs(value) >= telemetry.INT_LIMIT:
+        raise InputError(f"{key} must be a whole number that 64 bits can hold")
+    return value
 
 
 def _table(value: Any) -> Dict[str, Any]:

@@ -18,6 +18,8 @@ _ZLIB = 0x78
 
 def seal(body: bytes) -> bytes:
     """Return the payload for a body; raises InputError where it would be too large to send."""
+    if len(body) > BODY_MAX_BYTES:
+        raise InputError(f"a message body of {len(body)} bytes is above the limit of {BODY_MAX_BYTES}")
     payload = zlib.compress(body, 6) if len(body) > COMPRESS_ABOVE_BYTES else body
     if len(payload) > PAYLOAD_MAX_BYTES:
         raise InputError(f"a message of {len(payload)} bytes is above the limit of {PAYLOAD_MAX_BYTES}")
@@ -32,10 +34,10 @@ def unseal(payload: bytes) -> bytes:
         return payload
     inflater = zlib.decompressobj()
     try:
-        body = inflater.decompress(payload, BODY_MAX_BYTES)
+        body = inflater.decompress(payload, BODY_MAX_BYTES + 1)
     except zlib.error:
         raise InputError("a payload is damaged") from None
-    if not inflater.eof or inflater.unused_data:
+    if not inflater.eof or inflater.unused_data or len(body) > BODY_MAX_BYTES:
         raise InputError("a payload is damaged or too large when inflated")
     return body
 

@@ -25,6 +25,7 @@ MAX_POINTS = 4096  # of one batch
 MAX_COLUMNS = 256
 MAX_NAME = 128
 SEQ_LIMIT = 1 << 53
+INT_LIMIT = 1 << 63  # of values and clocks: what databases hold
 
 Value = Union[int, float, None]
 
@@ -135,8 +136,11 @@ def from_document(document: Any) -> Batch:
         raise InputError("a telemetry batch has wrong times")
     columns = _columns(table.get("cols"), len(steps))
     first, mono_ns, points = _seq(table.get("seq")), 0, []
+    _seq(first + len(steps) - 1)
     for index, step in enumerate(steps):
         mono_ns += step
+        if not 0 <= mono_ns < INT_LIMIT:
+            raise InputError("a telemetry batch has wrong times")
         values = {name: column[index] for name, column in columns.items() if column[index] is not None}
         points.append(Point(first + index, mono_ns, values))
     low = _seq(table.get("low"))
@@ -170,12 +174,16 @@ def _is_value(value: Any) -> bool:
     if value is None:
         return True
     if type(value) is int:
-        return abs(value) < 1 << 63
+        return abs(value) < INT_LIMIT
     return type(value) is float and math.isfinite(value)
 
 
+def _is_clock(value: Any) -> bool:
+    return type(value) is int and abs(value) < INT_LIMIT
+
+
 def _clock(value: Any) -> Clock:
-    if not isinstance(value, list) or len(value) != 3 or any(type(v) is not int for v in value):
+    if not isinstance(value, list) or len(value) != 3 or not all(map(_is_clock, value)):
         raise InputError("a telemetry batch has a wrong clock")
     return Clock(*value)
 
