@@ -164,8 +164,9 @@ def split(data: Dataset, calibration: Dataset | None, settings: DataSettings = D
 def random(inputs: Sequence[TensorSpec], settings: DataSettings = DataSettings()) -> Dataset:
     """Make seeded inputs in plausible ranges: standard normal for floats, 0 or 1 for all else."""
     rng = np.random.default_rng(settings.seed)
+    counted = {s.name for s in inputs if s.shape and s.shape[0] in (DYNAMIC, 1)}
+    counted = counted or {s.name for s in inputs if s.shape}  # a fixed batch of several rows
     arrays: dict[str, np.ndarray] = {}
-    constant = set()
     for spec in inputs:
         if spec.datatype not in NUMPY_NAMES:
             raise InputError(
@@ -173,15 +174,13 @@ def random(inputs: Sequence[TensorSpec], settings: DataSettings = DataSettings()
             )
         dtype = np.dtype(NUMPY_NAMES[spec.datatype])
         shape = _random_shape(spec, settings)
-        if len(shape) == 0 or spec.shape[0] not in (DYNAMIC, 1):
-            constant.add(spec.name)
-        else:
+        if spec.name in counted:
             shape = (settings.random_rows, *shape[1:])
         is_float = np.issubdtype(dtype, np.floating)
         values = rng.standard_normal(shape) if is_float else rng.integers(0, 2, shape)
         arrays[spec.name] = np.asarray(values).astype(dtype)
-    rows = np.arange(settings.random_rows if len(constant) < len(arrays) else 1)
-    return Dataset(tuple(inputs), arrays, rows, constant=frozenset(constant))
+    rows = np.arange(settings.random_rows if counted else 1)
+    return Dataset(tuple(inputs), arrays, rows, constant=frozenset(arrays) - counted)
 
 
 def _random_shape(spec: TensorSpec, settings: DataSettings) -> tuple[int, ...]:
