@@ -109,8 +109,11 @@ def _excess(c: Figures, budget: Budget) -> float:
 
 
 def _comparison(c: Figures, best: Figures, feasible: Sequence[Figures], *, tolerance: float) -> str:
+    first = min(feasible, key=lambda f: f.latency_ms)
+    if c is best and best.latency_ms <= first.latency_ms:
+        return "the fastest within the budget"
     if c is best:
-        return "the fastest within the budget, or as fast and smaller"
-    if c.latency_ms > min(f.latency_ms for f in feasible) * (1 + tolerance):
+        return f"as fast as {first.name} within {tolerance:.0%}, and smaller"
+    if c.latency_ms > first.latency_ms * (1 + tolerance):
         return f"slower than {best.name}"
     return f"as fast as {best.name} within {tolerance:.0%}, but not smaller"
