@@ -83,6 +83,10 @@ class Uplink:
         self._farewell: Optional[FrozenSet[int]] = None  # message ids still to be delivered
         self.settled = False  # whether the fleet has everything of this run
 
+    def check(self) -> None:
+        """Raise InputError where the broker's certificate or password files cannot be used."""
+        self._prepared().close()
+
     @property
     def connected(self) -> bool:
         """Whether the broker has accepted the session."""
@@ -173,16 +177,23 @@ class Uplink:
             write_atomically(self._session_file, [str(self._session).encode()])
         except OSError:  # a full disk: the number still grows within this run
             self._complain("the session number cannot be saved")
+        try:
+            self._connection = self._prepared()
+        except InputError as error:
+            self._lost(str(error), now)
+            return
+        self._give_up_at = now + self._settings.connect_limit_s * 2 + self._settings.connack_limit_s
+        self._connection.open()
+
+    def _prepared(self) -> Connection:
         config = self._config
-        self._connection = Connection(
+        return Connection(
             config.broker,
             client_id=f"farrier-{config.fleet}-{config.device}",
             will=(str(self._topic("state")), pack(self._state(online=False))),
             settings=self._settings,
             wake=self._wake,
         )
-        self._give_up_at = now + self._settings.connect_limit_s * 2 + self._settings.connack_limit_s
-        self._connection.open()
 
     def _greet(self, now: float) -> None:
         self._connected, self._attempts, self._complained = True, 0, False

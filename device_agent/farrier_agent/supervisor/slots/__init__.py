@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from .model import (
+    Action,
     Build,
     Drain,
+    Event,
     Fetch,
     Fetched,
     FetchFailed,
@@ -28,8 +30,10 @@ from .report import deadline, finished, report
 from .rules import step
 
 __all__ = [
+    "Action",
     "Build",
     "Drain",
+    "Event",
     "Fetch",
     "FetchFailed",
     "Fetched",

@@ -129,10 +129,11 @@ class Serving:
 
 @dataclass(frozen=True)
 class Gone:
-    """A worker's process has ended, or could not be started."""
+    """A worker's process has ended, or could not be started: then, with `innocent`, the build is not to blame."""
 
     worker: int
     reason: str
+    innocent: bool = False
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,8 @@ def _gone(slot: Slot, event: Gone, now: float, limits: Limits) -> Step:
         build, slot = slot.next.build, replace(slot, next=None)
         if build != slot.good:
             return _reject(slot, build.release, event.reason)
+        if event.innocent:
+            return replace(slot, restart_at=now + limits.restart_max_s / 10, trouble=event.reason), []
         return _crashed(slot, event.reason, now, limits)
     if slot.live and slot.live.worker == event.worker:
         return _crashed(replace(slot, live=None), event.reason, now, limits)
