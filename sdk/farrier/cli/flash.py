@@ -22,6 +22,9 @@ BIRTH_LIMIT_S = 120.0
 )
 @click.option("--ssh-option", "ssh_options", multiple=True, metavar="KEY=VALUE", help="Handed on to ssh -o.")
 @click.option("--fleet", type=click.Path(path_type=Path), default=Path("FLEET.toml"), show_default=True)
+@click.option(
+    "--bundle", default="", metavar="NAME@VERSION|FILE", help="Published bundle that the device should run."
+)
 @click.option("--device", default="", help="The device's id; default: the one it has, or its host name.")
 @click.option(
     "--prefix", default="", help="Folder on the device; default: /opt/farrier, or below the user's home."

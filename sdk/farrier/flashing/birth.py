@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from farrier_contracts.errors import FarrierError, InputError
 from farrier_contracts.wire import payload, topics
-from farrier_contracts.wire.documents import Reported, State
+from farrier_contracts.wire.documents import State
 
 from ..collect import connect, new_client
-from .config import Fleet
+from ..fleet import Fleet
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
@@ -23,7 +23,7 @@ RETAINED_WAIT_S = 1.0  # how long the broker gets to hand over what it keeps of 
 
 
 class BirthWatch:
-    """A connection to the broker that sees one device's state, birth and reports; a context manager."""
+    """A connection to the broker that sees one device's state and birth; a context manager."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -34,7 +34,6 @@ class BirthWatch:
         self._armed = False
         self._refused = ""
         self._state: State | None = None
-        self._reported: Reported | None = None
         self._birth: dict[str, Any] | None = None
         self._client = new_client(fleet.broker, f"flash-{secrets.token_hex(6)}")
         self._client.on_connect = self._on_connect
@@ -77,14 +76,6 @@ class BirthWatch:
         self._wait(lambda: self._birth is not None, limit_s)
         return self._birth
 
-    def reported(self, version: int, limit_s: float) -> Reported | None:
-        """Return what the device reports once it has settled a desired state, or None when the limit has passed."""
-
-        def settled() -> bool:
-            return self._reported is not None and is_settled(self._reported, version)
-
-        return self._reported if self._wait(settled, limit_s) else None
-
     def _wait(self, condition: Any, limit_s: float) -> bool:
         with self._changed:
             return bool(self._changed.wait_for(condition, limit_s))
@@ -94,7 +85,7 @@ class BirthWatch:
         self._client.loop_stop()
 
     def _subscribe(self) -> None:
-        kinds = ("state", "birth", "reported")
+        kinds = ("state", "birth")
         fleet, device = self._fleet.name, self._device
         self._client.subscribe([(topics.subscription(fleet, kind, device=device), 1) for kind in kinds])
 
@@ -128,17 +119,9 @@ class BirthWatch:
     def _take(self, kind: str, document: dict[str, Any], *, retained: bool) -> None:
         if kind == "state":
             self._state = State.from_document(document)
-        elif kind == "reported":
-            self._reported = Reported.from_document(document)
         # A retained birth is an old one, unless this connection was lost and the broker tells what was missed.
         elif kind == "birth" and self._armed and (not retained or self._connects > 1):
             self._birth = document
-
-
-def is_settled(reported: Reported, version: int) -> bool:
-    """Say whether a device has acted on a desired version and every deployment is live or failed."""
-    phases = [deployment.phase for deployment in reported.deployments]
-    return reported.desired_version >= version and all(phase in ("live", "failed") for phase in phases)
 
 
 def decode(data: bytes) -> dict[str, Any] | None:

@@ -1,101 +1,41 @@
-"""The fleet's file read, and the agent's configuration made of it."""
+"""The agent's configuration, made of the fleet's file and the plan."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-from farrier_contracts.errors import FarrierError, InputError, UsageError
-from farrier_contracts.wire import topics
+from farrier_contracts.errors import FarrierError, InputError
 
-from ..collect import Broker, parse_broker
+from ..fleet import Fleet
 from . import unit
 from .plan import Plan
 
-FILE_MAX_BYTES = 1 << 20
+ROOT_MAX_BYTES = 1 << 20
 PASSWORD = "broker.password"  # the name of its file on the device
 CREDENTIALS_SINCE = 247  # the systemd version that brought LoadCredential
 _LOOPBACK = ("localhost", "::1")
 
 
-@dataclass(frozen=True)
-class Fleet:
-    """What an agent must know of its fleet. `root` is the repository's root of trust, a file here."""
-
-    name: str
-    broker: Broker
-    repository_url: str
-    root: Path
-
-    def check_reachable(self) -> None:
-        """Raise InputError where an address means this machine and would mean the device itself over there."""
-        for what, url in (("broker", str(self.broker)), ("repository", self.repository_url)):
-            host = urlsplit(url).hostname
-            if host is None:
-                raise InputError(
-                    f"the fleet's {what} {url} is a folder here; a device needs an address (http://...)"
-                )
-            if host in _LOOPBACK or host.startswith("127."):
-                raise InputError(
-                    f"the fleet's {what} is at {host}, which on the device is the device itself; "
-                    "write this machine's address into the fleet's file"
-                )
+def check_fleet(fleet: Fleet) -> None:
+    """Raise InputError where the repository's root of trust is not there."""
+    if not fleet.root.is_file() or fleet.root.stat().st_size > ROOT_MAX_BYTES:
+        raise InputError(f"{fleet.root} is no root of trust; `farrier repo init` says where it made one")
 
 
-def read_fleet(path: Path) -> Fleet:
-    """Read FLEET.toml; raises InputError with one sentence that starts with the file's name."""
-    try:
-        return _fleet(_toml(path), path.resolve().parent)
-    except (InputError, UsageError) as error:
-        raise InputError(f"{path}: {error}") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _fleet(table: dict[str, Any], folder: Path) -> Fleet:
-    broker, repository = _table(table, "broker"), _table(table, "repository")
-    place = _text(repository, "repository", "url")
-    root = folder / _text(repository, "repository", "root")
-    if not root.is_file() or root.stat().st_size > FILE_MAX_BYTES:
-        raise InputError(
-            f"repository.root names {root}, which is no root of trust; farrier repo init makes one"
-        )
-    return Fleet(
-        name=topics.checked_id(table.get("name", ""), "the fleet's name"),
-        broker=parse_broker(_text(broker, "broker", "url")),
-        repository_url=place if "://" in place else str(folder / place),
-        root=root,
-    )
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib  # pyright: ignore[reportMissingImports]
-    if path.stat().st_size > FILE_MAX_BYTES:
-        raise InputError("it is too large for a fleet's file")
-    try:
-        return tomllib.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"it is not TOML: {error}") from None
-
-
-def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
-    value = table.get(key)
-    if not isinstance(value, dict):
-        raise InputError(f"the table [{key}] is missing")
-    return value
-
-
-def _text(table: dict[str, Any], where: str, key: str) -> str:
-    value = table.get(key)
-    if not isinstance(value, str) or not value:
-        raise InputError(f"{where}.{key} must be a text")
-    return value
+def check_reachable(fleet: Fleet) -> None:
+    """Raise InputError where an address means this machine here and the device itself over there."""
+    for what, url in (("broker", str(fleet.broker)), ("repository", fleet.repository_url)):
+        host = urlsplit(url).hostname
+        if host is None:
+            raise InputError(
+                f"the fleet's {what} {url} is a folder here; a device needs an address (http://...)"
+            )
+        if host in _LOOPBACK or host.startswith("127."):
+            raise InputError(
+                f"the fleet's {what} is at {host}, which on the device is the device itself; "
+                "write this machine's address into the fleet's file"
+            )
 
 
 @dataclass(frozen=True)
@@ -133,10 +73,16 @@ def device_files(fleet: Fleet, plan: Plan) -> list[DeviceFile]:
         "fleet": fleet.name,
         "state_dir": plan.state_dir,
         "broker": broker,
-        "repository": {"url": fleet.repository_url, "root": "root.json"},
+        "repository": {"url": _repository(fleet), "root": "root.json"},
     }
     return [
         DeviceFile("etc/agent.toml", tomli_w.dumps(table).encode(), 0o644 if systemd else 0o600),
         DeviceFile("etc/root.json", fleet.root.read_bytes(), 0o644),
         *secrets,
     ]
+
+
+def _repository(fleet: Fleet) -> str:
+    """Return the repository's address; a folder's is relative to the fleet's file."""
+    url = fleet.repository_url
+    return url if "://" in url else str((fleet.folder / url).resolve())

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from farrier_contracts.errors import FarrierError
 
-from . import birth, steps, wheelhouse
-from .config import Fleet, device_files, read_fleet
+from ..fleet import Fleet, load_fleet
+from . import birth, bundles, steps, wheelhouse
+from .config import check_fleet, check_reachable, device_files
 from .plan import Options, Plan, check, plan
 from .ssh import Connection, Remote
 
@@ -39,6 +40,7 @@ class Flashed:
     kept: bool = False
     agent: str = ""
     birth: dict[str, Any] = field(default_factory=dict)
+    bundle: str = ""
     steps: tuple[Step, ...] = ()
 
     def to_document(self) -> dict[str, Any]:
@@ -54,6 +56,7 @@ class Flashed:
             "kept": self.kept,
             "agent": self.agent,
             "boot": self.birth.get("boot", ""),
+            "bundle": self.bundle,
             "steps": [asdict(step) for step in self.steps],
         }
 
@@ -83,6 +86,7 @@ def flash(
     accept_new_host_key: bool = False,
     ssh_options: Sequence[str] = (),
     device: str = "",
+    bundle: str = "",
     prefix: str = "",
     engines: Sequence[str] = (),
     service: str = "auto",
@@ -96,25 +100,35 @@ def flash(
 
     Nothing on the device needs a network for it: the wheels are resolved here. Doing it again is safe: a release that
     is there already is kept, the agent's state too, and an interrupted flash leaves the running agent alone.
-    `timeout_s` is how long the agent may take until its birth arrives. Raises FarrierError with one sentence.
+    `timeout_s` is how long the agent may take until its birth arrives. `bundle`, a published bundle's NAME@VERSION or
+    its file, is what the device is then asked to run, and waited for; that needs the fleet's collector running.
+    Raises FarrierError with one sentence.
     """
     remote = Remote(destination, port, identity, accept_new_host_key, tuple(ssh_options))
-    options = Options(device, prefix, tuple(engines), service, at_boot)
+    wanted = bundles.named(bundle) if bundle else None
+    engines = tuple(engines) or (wanted.engines if wanted else ())
+    options = Options(device, prefix, engines, service, at_boot)
     remote.check()
     check(options)
-    fleet_file = read_fleet(fleet)
+    fleet_file = load_fleet(fleet)
+    check_fleet(fleet_file)
     clock = _Clock(say)
     with Connection(remote) as connection:
         with clock.step("look", f"looking at {destination}"):
             facts = steps.look(connection, prefix)
             planned = plan(facts, options)
             if not facts.same_machine:
-                fleet_file.check_reachable()
+                check_reachable(fleet_file)
         say(describe(planned))
         if dry_run:
             return Flashed(planned, fleet_file.name, steps=tuple(clock.steps))
         with birth.BirthWatch(fleet_file) as watch:
-            return _install(connection, planned, fleet_file, watch, clock, timeout_s=timeout_s, cache=cache)
+            done = _install(connection, planned, fleet_file, watch, clock, timeout_s=timeout_s, cache=cache)
+    if wanted:
+        with clock.step("deploy", f"asking it to run {wanted.reference}"):
+            bundles.deploy(fleet_file, planned.device, wanted.reference)
+        done = replace(done, bundle=wanted.reference, steps=tuple(clock.steps))
+    return done
 
 
 def describe(planned: Plan) -> str:
@@ -159,7 +173,15 @@ def _install(
         document = watch.birth(timeout_s)
     if document is None:
         raise FarrierError(_stillborn(connection, planned, timeout_s))
-    return Flashed(planned, fleet.name, installed.number, kept, installed.agent, document, tuple(clock.steps))
+    return Flashed(
+        planned,
+        fleet.name,
+        release=installed.number,
+        kept=kept,
+        agent=installed.agent,
+        birth=document,
+        steps=tuple(clock.steps),
+    )
 
 
 def _stillborn(connection: Connection, planned: Plan, timeout_s: float) -> str:

@@ -23,6 +23,7 @@ _UNREACHABLE = (
     "Could not fetch URL",
     "ProxyError",
 )
+RETRIES = 2  # with none at all pip would not say that it could not connect
 _NO_WHEEL = re.compile(
     r"(?:No matching distribution found for|that satisfies the requirement) ([A-Za-z0-9._-]+)"
 )
@@ -46,13 +47,26 @@ def build(source: Path, folder: Path) -> None:
     """Build the wheel of a source tree into a folder."""
     done = _pip(["wheel", "--no-deps", "--wheel-dir", str(folder), str(source)], limit_s=BUILD_LIMIT_S)
     if done.returncode:
-        raise FarrierError(f"the agent's wheel cannot be built from {source}: {_last_error(done.stderr)}")
+        cause = _last_error(done.stderr)
+        if _is_unreachable(done.stderr):
+            raise FarrierError(
+                f"the package index cannot be reached for what builds the agent's wheel: {cause}"
+            )
+        raise FarrierError(f"the agent's wheel cannot be built from {source}: {cause}")
 
 
 def _pip(arguments: Sequence[str], *, limit_s: int) -> subprocess.CompletedProcess[str]:
     if importlib.util.find_spec("pip") is None:
         raise MissingToolError(f"pip is missing here; run: {sys.executable} -m ensurepip")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--no-input",
+        *arguments,
+        f"--retries={RETRIES}",
+    ]
     try:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=limit_s, stdin=subprocess.DEVNULL, check=False
@@ -65,7 +79,7 @@ def _pip(arguments: Sequence[str], *, limit_s: int) -> subprocess.CompletedProce
 
 def _sentence(stderr: str, platform: Platform) -> str:
     match = _NO_WHEEL.search(stderr)
-    if any(sign in stderr for sign in _UNREACHABLE):
+    if _is_unreachable(stderr):
         return f"the package index cannot be reached: {_last_error(stderr)}"
     if not match:
         return f"pip found no wheels for {platform}: {_last_error(stderr)}"
@@ -74,6 +88,10 @@ def _sentence(stderr: str, platform: Platform) -> str:
     if name in _ENGINE_PACKAGES:
         advice = f"choose another engine (--engine litert or tflite-legacy), or {advice}"
     return f"{name} has no wheel for {platform}; {advice}"
+
+
+def _is_unreachable(stderr: str) -> bool:
+    return any(sign in stderr for sign in _UNREACHABLE)
 
 
 def _last_error(stderr: str) -> str:

@@ -81,15 +81,13 @@ class Connection:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the connection."""
-        with suppress(subprocess.TimeoutExpired):
-            subprocess.run(
-                self._command("-O", "exit"),
-                capture_output=True,
-                timeout=CLOSE_LIMIT_S,
-                env=_env(),
-                check=False,
-            )
+        self._end_master()
         self._folder.cleanup()
+
+    def _end_master(self) -> None:
+        command = self._command("-O", "exit")
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, capture_output=True, timeout=CLOSE_LIMIT_S, env=_env(), check=False)
 
     def _open(self) -> None:
         if shutil.which("ssh") is None:
@@ -154,7 +152,11 @@ class Connection:
             [*self._command(), remote],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_env(),
         )  # fmt: skip
-        output = _converse(process, feed, on_line, limit_s=limit_s, where=self._remote.destination)
+        try:
+            output = _converse(process, feed, on_line, limit_s=limit_s, abandon=self._end_master)
+        except subprocess.TimeoutExpired:
+            where = self._remote.destination
+            raise FarrierError(f"a command on {where} did not finish within {limit_s:g} s") from None
         if output.code == _SSH_FAILED:
             raise FarrierError(_sentence(output.stderr, self._remote))
         return output
@@ -166,9 +168,12 @@ def _converse(
     on_line: Callable[[str], None],
     *,
     limit_s: float,
-    where: str,
+    abandon: Callable[[], None],
 ) -> Output:
-    """Feed a process and read both its outputs at once, a thread each, until it ends or its time is up."""
+    """Feed a process and read both its outputs at once, a thread each, until it ends or its time is up.
+
+    Where it must be abandoned the connection's master goes too: it holds the other ends of the pipes.
+    """
     lines: list[str] = []
     errors: list[str] = []
     work: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
@@ -181,11 +186,12 @@ def _converse(
         thread.start()
     try:
         code = process.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        raise FarrierError(f"a command on {where} did not finish within {limit_s:g} s") from None
-    finally:
+    except BaseException:
         process.kill()
         process.wait()
+        abandon()
+        raise
+    finally:
         for thread in threads:
             thread.join()
     return Output(code, "\n".join(lines), "\n".join(errors))

@@ -18,7 +18,7 @@ trap 'exit 1' HUP INT TERM PIPE
 rm -rf "$prefix"/stage.*
 umask 022
 mkdir -p "$stage" "$prefix/etc" "$prefix/bin" || fail "cannot make $prefix/etc"
-tar -xpf - -C "$stage" || fail "the configuration did not arrive whole"
+tar -xpmf - -C "$stage" || fail "the configuration did not arrive whole"
 [ -f "$stage/complete" ] || fail "the configuration did not arrive whole"
 
 for file in "$stage"/etc/*; do

@@ -41,7 +41,7 @@ release=$prefix/releases/$((number + 1))
 
 echo "step upload"
 mkdir "$release" "$release/wheels" || fail "cannot make $release"
-tar -xf - -C "$release/wheels" || fail "the upload did not arrive whole"
+tar -xmf - -C "$release/wheels" || fail "the upload did not arrive whole"
 [ -f "$release/wheels/complete" ] || fail "the upload did not arrive whole"
 
 echo "step install"
