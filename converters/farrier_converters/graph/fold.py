@@ -21,6 +21,7 @@ RANDOM = (
 )
 # Folding these would undo quantization or keep a copy of what is stored more tightly.
 OPAQUE = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+MAX_ROUNDS = 16  # each finds the shapes that the one before made known
 
 
 def fold(graph: Graph, *, max_bytes: int) -> None:
@@ -29,11 +30,20 @@ def fold(graph: Graph, *, max_bytes: int) -> None:
     A larger result is folded too where it is no larger than what it was computed from. Random operators stay,
     and so does whatever ONNX Runtime cannot compute on its own.
     """
-    _fold_shapes(graph, infer(graph.build().proto))
+    tried: set[int] = set()
+    for _ in range(MAX_ROUNDS):
+        count = len(graph.nodes)
+        _fold_shapes(graph, infer(graph.build().proto))
+        _fold_values(graph, tried, max_bytes)
+        if len(graph.nodes) == count:
+            break
+
+
+def _fold_values(graph: Graph, tried: set[int], max_bytes: int) -> None:
     for node in _in_order(graph):
-        values = [graph.constant(name) for name in node.input if name]
-        if not _foldable(graph, node, values):
+        if id(node) in tried or not _foldable(graph, node):
             continue
+        tried.add(id(node))
         results = _compute(graph, node, max_bytes)
         if results is not None:
             for name, value in zip(node.output, results, strict=False):
@@ -49,10 +59,10 @@ def _in_order(graph: Graph) -> list[onnx.NodeProto]:
     return [by_output[next(name for name in node.output if name)] for node in nodes]
 
 
-def _foldable(graph: Graph, node: onnx.NodeProto, values: list[np.ndarray | None]) -> bool:
+def _foldable(graph: Graph, node: onnx.NodeProto) -> bool:
     return (
         bool(node.output)
-        and all(value is not None for value in values)
+        and all(name in graph.initializers for name in node.input if name)
         and not standard(node, *RANDOM, *OPAQUE)
         and not any(True for _ in subgraphs(node))
         and not any(name in graph.outputs for name in node.output)
