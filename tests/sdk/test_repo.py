@@ -146,6 +146,19 @@ def test_refresh_renews_what_is_past_half_its_life(repository: repo.Repository) 
     old.signed.verify_delegate("root", new.signed_bytes, new.signatures)
 
 
+def test_the_root_key_may_be_kept_elsewhere(
+    repository: repo.Repository, make: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (repository.keys / "root.pem").unlink()
+    repo.publish(make("1"), repo=repository.folder)
+    assert main(["repo", "refresh", str(repository.folder)]) == 0
+    assert capsys.readouterr().err == ""
+    late = datetime.now(timezone.utc) + timedelta(days=600)
+    expiries = repo.refresh(repository.folder, now=late)
+    assert repo.is_due(repository, "root", expiries["root"], now=late)
+    assert expiries["timestamp"] > late
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,17 @@ def publish(bundle: Path, folder: Path, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print when each role expires as JSON.")
 def refresh(folder: Path, as_json: bool) -> None:
     """Sign the timestamp anew, and whatever else is past half its life; run it daily."""
+    from ..repo import Repository, is_due
     from ..repo import refresh as run
 
-    expiries = {role: expires.isoformat() for role, expires in run(folder).items()}
+    done = run(folder)
+    expiries = {role: expires.isoformat() for role, expires in done.items()}
+    if is_due(Repository(folder), "root", done["root"], now=datetime.now(timezone.utc)):
+        click.echo(
+            f"farrier repo: the root expires on {done['root']:%Y-%m-%d} and its key is not here: "
+            f"bring root.pem back to {folder / 'keys'} and refresh again",
+            err=True,
+        )
     if as_json:
         _print_json(expiries)
     else:

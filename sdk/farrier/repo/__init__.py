@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from .layout import Lifetimes, Repository
-from .publish import Published, init, publish, refresh
+from .publish import Published, init, is_due, publish, refresh
 from .server import RepositoryServer, serve
 
-__all__ = ["Lifetimes", "Published", "Repository", "RepositoryServer", "init", "publish", "refresh", "serve"]
+__all__ = [
+    "Lifetimes",
+    "Published",
+    "Repository",
+    "RepositoryServer",
+    "init",
+    "is_due",
+    "publish",
+    "refresh",
+    "serve",
+]

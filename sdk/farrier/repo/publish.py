@@ -80,20 +80,28 @@ def publish(bundle: Path, *, repo: Path, now: datetime | None = None) -> Publish
 
 
 def refresh(repo: Path, *, now: datetime | None = None) -> dict[str, datetime]:
-    """Sign the timestamp anew, and every other role past half its lifetime; return when each role expires."""
+    """Sign the timestamp anew, and every other role past half its lifetime; return when each role expires.
+
+    The root's key may be kept elsewhere: without it the root stays as it is. Raises InputError where another
+    key is missing, FarrierError where a publisher is at work.
+    """
     repository, now = Repository(repo), now or _now()
     with repository.locked():
         state = signing.read_state(repository)
-        lifetimes = repository.lifetimes()
         due = {
-            role
-            for role in ROLES
-            if getattr(state, role).signed.expires - now < timedelta(days=lifetimes.days(role)) / 2
+            role for role in ROLES if is_due(repository, role, getattr(state, role).signed.expires, now=now)
         }
         due |= {"timestamp"} | ({"snapshot"} if "targets" in due else set())
+        if not signing.has_key(repository, "root"):
+            due -= {"root"}
         state = signing.renewed(state, tuple(due), repository, now)
         signing.write_state(repository.metadata, state)
     return {role: getattr(state, role).signed.expires for role in ROLES}
+
+
+def is_due(repository: Repository, role: str, expires: datetime, *, now: datetime) -> bool:
+    """Say whether less than half of a role's lifetime is left."""
+    return expires - now < timedelta(days=repository.lifetimes().days(role)) / 2
 
 
 def manifest_target(name: str, version: str) -> str:

@@ -63,6 +63,11 @@ def signer(repository: Repository, role: str) -> CryptoSigner:
     return CryptoSigner(key)
 
 
+def has_key(repository: Repository, role: str) -> bool:
+    """Say whether the key of a role lies in the repository."""
+    return (repository.keys / f"{role}.pem").exists()
+
+
 def first_state(signers: dict[str, CryptoSigner], lifetimes: Lifetimes, now: datetime) -> State:
     """Return version 1 of every role, signed, with no targets."""
     from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
