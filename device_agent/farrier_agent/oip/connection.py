@@ -40,15 +40,11 @@ class Connection(asyncio.Protocol):
         self._ended = False  # nothing may be written any more
         self._half_closed = False  # the client sends no more
         self._in_head = True
-        self._head_bytes = 0
+        self._head_bytes = 0  # of the current head, as far as the parser has handed it out
+        self._unparsed_bytes = 0  # fed since then, still inside the parser
         self._held = 0  # bytes of bodies, counted by the server too
         self._clear()
         self.deadline = math.inf
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request is known to be on its way."""
-        return not (self._busy or self._backlog or self._received or self._head_bytes)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -64,13 +60,13 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering:
             return
-        was_in_head = self._in_head
+        self._unparsed_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(refusal(400, "this is not a request of HTTP/1.1 that this server knows"))
-        if was_in_head and self._in_head:
-            self._count_head(len(data))
+        if self._in_head and self._unparsed_bytes > len(data):  # one line that goes on for several reads
+            self._check_head(self._unparsed_bytes)
         self._pump()
 
     def eof_received(self) -> bool:
@@ -98,29 +94,31 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def close_if_idle(self) -> None:
-        """Close between two requests."""
-        if self.is_idle:
-            self._transport.close()
+    def abort(self) -> None:
+        """Close whatever is on its way."""
+        self._transport.abort()
 
     # the parser's callbacks
 
     def on_message_begin(self) -> None:
         self._received = True
+        self._head_bytes = 0
         self.deadline = self._now() + self._limits.head_limit_s
 
     def on_url(self, url: bytes) -> None:
         self._url += url
         self._count_head(len(url))
+        self._unparsed_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_head(len(name) + len(value))
+        self._unparsed_bytes = 0
         if not self._lingering:
             self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._head_bytes = 0
+        self._head_bytes = self._unparsed_bytes = 0
         if self._lingering:
             return None
         self.deadline = self._now() + self._limits.body_limit_s
@@ -140,9 +138,10 @@ class Connection(asyncio.Protocol):
         self._body.append(body)
         self._size += len(body)
         self._held += len(body)
+        has_room = self._server.hold(len(body))
         if self._size > self._limits.max_body_bytes:
             self._refuse_body()
-        elif not self._server.hold(len(body)):
+        elif not has_room:
             self._refuse(refusal(503, "the server holds too many request bodies already: try again later"))
 
     def on_message_complete(self) -> None:
@@ -154,6 +153,7 @@ class Connection(asyncio.Protocol):
             self._backlog.append(Request(method, target, self._headers, body, keep_alive))
         self._clear()
         self._in_head = True
+        self._unparsed_bytes = 0
         self.deadline = math.inf
 
     # from here on: ours
@@ -167,7 +167,10 @@ class Connection(asyncio.Protocol):
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size
-        if self._head_bytes > self._limits.max_head_bytes and not self._lingering:
+        self._check_head(self._head_bytes)
+
+    def _check_head(self, size: int) -> None:
+        if size > self._limits.max_head_bytes and not self._lingering:
             self._refuse(
                 refusal(431, f"the request's head is larger than {self._limits.max_head_bytes} bytes")
             )
@@ -181,7 +184,8 @@ class Connection(asyncio.Protocol):
     def _refuse(self, response: Response) -> None:
         """Answer what came before, then this, then hang up; whatever else arrives is thrown away."""
         self._lingering = True
-        self._body = []
+        self._release(self._size)
+        self._clear()
         self._backlog.append(response)
         self._server.loop.call_soon(self._pump)
 

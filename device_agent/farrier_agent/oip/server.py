@@ -68,9 +68,14 @@ class Server:
             try:
                 await asyncio.wait_for(self._empty.wait(), within_s)
             except asyncio.TimeoutError:
-                for connection in list(self._connections):
-                    connection.close_if_idle()
+                await self._abort_all()
         self._sweep.cancel()
+
+    async def _abort_all(self) -> None:
+        for connection in list(self._connections):
+            connection.abort()
+        if self._connections:
+            await self._empty.wait()  # aborted transports report their end in the loop's next turn
 
     @property
     def connections(self) -> int:
