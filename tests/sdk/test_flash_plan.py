@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farrier.cli import flash as command
+from farrier.collect import parse_broker
 from farrier.flashing import config, device, plan, tags, unit
 from farrier.flashing.facts import Facts, Place, Python, parse
+from farrier.fleet import Fleet, load_fleet
 from farrier_contracts.errors import FarrierError, InputError, UsageError
 
 tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
@@ -249,13 +251,14 @@ def fleet_file(folder: Path, **changes: str) -> Path:
     path = folder / "FLEET.toml"
     path.write_text(
         f'name = "demo"\n[broker]\nurl = "{values["broker"]}"\n'
+        '[store]\nurl = "sqlite:///fleet.db"\n'
         f'[repository]\nurl = "{values["repository"]}"\nroot = "{values["root"]}"\n'
     )
     return path
 
 
 def test_the_agents_configuration(tmp_path):
-    fleet = config.read_fleet(fleet_file(tmp_path))
+    fleet = load_fleet(fleet_file(tmp_path))
     files = {file.path: file for file in config.device_files(fleet, make(facts(sudo=False)))}
     table = tomllib.loads(files["etc/agent.toml"].content.decode())
     assert table == {
@@ -269,7 +272,7 @@ def test_the_agents_configuration(tmp_path):
 
 
 def test_the_brokers_password_stays_out_of_the_configuration(tmp_path):
-    fleet = config.read_fleet(fleet_file(tmp_path, broker="mqtts://me:s3cret@broker.example"))
+    fleet = load_fleet(fleet_file(tmp_path, broker="mqtts://me:s3cret@broker.example"))
     for seen in (facts(), facts(sudo=False)):
         made = make(seen)
         files = {file.path: file for file in config.device_files(fleet, made)}
@@ -285,17 +288,9 @@ def test_the_brokers_password_stays_out_of_the_configuration(tmp_path):
         config.device_files(fleet, make(facts(systemd=246)))
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"broker": "http://10.0.0.1"}, "mqtt://host:1883"),
-        ({"root": "absent.json"}, "no root of trust"),
-    ],
-)
-def test_a_wrong_fleet_file(tmp_path, changes, words):
-    with pytest.raises(InputError, match=words) as caught:
-        config.read_fleet(fleet_file(tmp_path, **changes))
-    assert "FLEET.toml" in str(caught.value)
+def test_a_root_of_trust_is_needed(tmp_path):
+    with pytest.raises(InputError, match=r"absent\.json is no root of trust"):
+        config.check_fleet(load_fleet(fleet_file(tmp_path, root="absent.json")))
 
 
 @pytest.mark.parametrize(
@@ -305,23 +300,22 @@ def test_a_broken_fleet_file(tmp_path, text):
     path = tmp_path / "FLEET.toml"
     path.write_text(text)
     with pytest.raises(InputError, match=r"FLEET\.toml"):
-        config.read_fleet(path)
+        load_fleet(path)
 
 
 @pytest.mark.parametrize("changes", [{"broker": "mqtt://127.0.0.1"}, {"repository": "http://localhost:1"},
                                      {"repository": "repository"}])  # fmt: skip
 def test_addresses_that_mean_another_machine_over_there(tmp_path, changes):
-    fleet = config.read_fleet(fleet_file(tmp_path, **changes))
+    fleet = load_fleet(fleet_file(tmp_path, **changes))
     with pytest.raises(InputError, match=r"the fleet's (broker|repository)"):
-        fleet.check_reachable()
+        config.check_reachable(fleet)
 
 
 @given(st.ip_addresses(v=4).filter(lambda address: address not in ipaddress.ip_network("127.0.0.0/8")))
 def test_other_addresses_pass(address):
-    fleet = config.Fleet(
-        "demo", config.parse_broker(f"mqtt://{address}"), f"http://{address}", Path("root.json")
-    )
-    fleet.check_reachable()
+    where = f"mqtt://{address}"
+    fleet = Fleet("demo", Path(), parse_broker(where), "sqlite:///x", f"http://{address}", Path("root.json"))
+    config.check_reachable(fleet)
 
 
 @pytest.fixture
