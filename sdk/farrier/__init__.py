@@ -12,15 +12,17 @@ from farrier_contracts import __version__
 
 if TYPE_CHECKING:
     from .benchmark import bench
+    from .flashing import flash
     from .optimization import optimize
 
 # name -> the module that holds it. No module is called like a function: importing it would hide the function.
 FUNCTIONS: dict[str, str] = {
     "optimize": "farrier.optimization",
     "bench": "farrier.benchmark",
+    "flash": "farrier.flashing",
 }
 
-__all__ = ["__version__", "bench", "optimize"]
+__all__ = ["__version__", "bench", "flash", "optimize"]
 
 
 def __getattr__(name: str) -> Any:
