@@ -246,7 +246,7 @@ def _chains(draw):
         elif op in ("Mul", "Add", "Sub", "Div"):
             shape = draw(st.sampled_from([(), (1,), (channels, 1, 1), (1, channels, 1, 1), (6,)]))
             operands = [name, constant(rng.uniform(0.5, 2, shape))]
-            if draw(st.booleans()):
+            if op != "Div" and draw(st.booleans()):
                 operands.reverse()
             nodes.append(helper.make_node(op, operands, [result]))
         elif op == "Pad":
