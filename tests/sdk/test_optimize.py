@@ -223,8 +223,22 @@ def ruin(model, options, context):
     return type(model)(proto, model.name, model.inputs, model.outputs)
 
 
+def break_at_run_time(model, options, context):
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    proto.graph.node[-1].output[0] = "logits"
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([7, -1]), "seven"))
+    proto.graph.node.append(helper.make_node("Reshape", ["logits", "seven"], ["y"]))
+    return type(model)(proto, model.name, model.inputs, model.outputs)
+
+
 @pytest.mark.parametrize(
-    ("run", "words"), [(explode, "ZeroDivisionError"), (ruin, "more than the 1.00% allowed")]
+    ("run", "words"),
+    [
+        (explode, "ZeroDivisionError"),
+        (ruin, "more than the 1.00% allowed"),
+        (break_at_run_time, "onnxruntime refused it"),
+    ],
 )
 def test_a_candidate_that_fails_is_an_entry_with_its_reason(made, tmp_path, monkeypatch, run, words):
     broken_pass(monkeypatch, run)

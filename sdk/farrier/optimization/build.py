@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from farrier_converters import compilers, passes
-from farrier_converters.model import Model
+from farrier_converters.model import Model, save
 from farrier_converters.search import Candidate
 
 from .recipe import options
@@ -56,6 +56,14 @@ def build(
     folder.mkdir()
     path = compilers.get(candidate.toolchain.compiler).compile(model, candidate.toolchain, folder)
     return Built(candidate, model, path, tuple(digests), batch)
+
+
+def as_it_came(model: Model, candidate: Candidate, folder: Path) -> Built:
+    """Write the original model into `folder` without loading it in any engine: it may take the process down."""
+    folder.mkdir()
+    path = folder / f"{model.name}.{candidate.toolchain.format}"
+    save(model, path)
+    return Built(candidate, model, path, ())
 
 
 def digest_of(model: Model) -> str:

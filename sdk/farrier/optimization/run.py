@@ -23,7 +23,7 @@ from farrier_converters.search import (
 
 from . import folder, lock, trial
 from . import recipe as recipes
-from .build import Built, build
+from .build import Built, as_it_came, build
 from .deliver import Delivery, deliver
 from .job import Job, Settings, prepare
 from .recipe import ORIGINAL
@@ -107,7 +107,7 @@ def optimize(
 
 def _search(job: Job, stage: Path, progress: Progress) -> Found:
     """Build, measure and choose; raises BudgetError naming the best there is."""
-    original = _build(job, job.original, stage, batch=1, progress=_silent)
+    original = as_it_came(job.model, job.original, _place(stage, job.original))
     progress("running the original model", 0.0)
     batch = trial.probe_batch(original, job.rows.evaluation, job.settings.trial)
     builds, failed = {ORIGINAL: original}, []
@@ -155,7 +155,7 @@ def _rebuild(job: Job, former: lock.Lock, stage: Path, progress: Progress) -> Fo
         batch = int(locked["calibration_batch"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the lock is damaged ({type(error).__name__}: {error}); optimize again") from None
-    original = _build(job, job.original, stage, batch=1, progress=_silent)
+    original = as_it_came(job.model, job.original, _place(stage, job.original))
     delivered = original
     if candidate.steps:
         delivered = _build(job, candidate, stage, batch=batch, progress=progress)
@@ -177,10 +177,14 @@ def _build(job: Job, candidate: Candidate, stage: Path, *, batch: int, progress:
     def calibration() -> Iterator[dict[str, np.ndarray]]:
         return job.calibration(batch)
 
-    place = stage / "build" / candidate.name.replace("/", "_")
-    place.parent.mkdir(exist_ok=True)
+    place = _place(stage, candidate)
     progress(f"building {candidate.name}", 0.0)
     return build(job.model, candidate, place, batch=batch, calibration=calibration, progress=progress)
+
+
+def _place(stage: Path, candidate: Candidate) -> Path:
+    (stage / "build").mkdir(exist_ok=True)
+    return stage / "build" / candidate.name.replace("/", "_")
 
 
 def _choose(entries: dict[str, Entry], budget: Budget) -> Choice:

@@ -38,7 +38,7 @@ class TrialSettings:
 
     child: ChildSettings = field(default_factory=ChildSettings)
     latency: LatencySettings = field(default_factory=LatencySettings)
-    profile: LatencySettings = field(default_factory=lambda: LatencySettings(rounds=5))
+    profile: LatencySettings = field(default_factory=lambda: LatencySettings(rounds=5, most_rounds=10))
     profile_batches: tuple[int, ...] = (1, 2, 4, 8, 16)
 
 

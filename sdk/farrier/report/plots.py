@@ -14,6 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 14, 16, 40
 ROW = 34  # height of a bar with its gap
 LABEL = 14  # height of a label
 BINS = 48
+STRAGGLER = 3.0  # a histogram ends at this many times the slowest median
 COLOURS = 6  # classes c0 ... c5 of the style sheet
 
 
@@ -98,8 +99,9 @@ def bars(series: Sequence[Series], *, text: Callable[[float], str], label: str) 
 
 
 def distributions(series: Sequence[Series], *, label: str) -> str:
-    """Return one histogram per series on a common axis from zero, cut at the slowest one's 99th percentile."""
-    high = max(float(np.percentile(s.values, 99)) for s in series) * 1.05
+    """Return one histogram per series on a common axis from zero, cut where only stragglers are."""
+    slowest = max(float(np.percentile(s.values, 99)) for s in series)
+    high = min(slowest * 1.05, max(float(np.median(s.values)) for s in series) * STRAGGLER)
     row = 52
     height = row * len(series) + BOTTOM
     x_at = _scale(0, high, 8, WIDTH - RIGHT)
