@@ -132,7 +132,7 @@ def _check_choice(names: tuple[str, ...], everyone: bool) -> None:
 def _follow(known: Any, asked: list[Progress], *, wait: bool, timeout: float | None, as_json: bool) -> None:
     from farrier_contracts.errors import FarrierError
 
-    from ..fleet.rollout import WAIT_TIMEOUT_S, watch
+    from ..fleet.rollouts import WAIT_TIMEOUT_S, watch
 
     limit = WAIT_TIMEOUT_S if timeout is None else timeout
     result = watch(known, asked, timeout_s=limit, tell=_say_progress) if wait else asked

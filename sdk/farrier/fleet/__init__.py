@@ -1,8 +1,8 @@
 """A fleet of devices: its file, what its devices run, and what they should run."""
 
 from .config import Fleet, init_fleet, load_fleet
-from .performance import Performance, curves, performance, presence
-from .rollout import Progress, progress, rollback, rollout, watch
+from .metrics import Performance, curves, performance, presence
+from .rollouts import Progress, progress, rollback, rollout, watch
 
 __all__ = [
     "Fleet",

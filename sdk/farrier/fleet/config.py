@@ -18,7 +18,7 @@ from ..store import Store, open_store
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 FILE_NAME = "FLEET.toml"
 FILE_MAX_BYTES = 64 << 10

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..store import Device, Store, balance, events
-from .performance import performance, presence
+from .metrics import performance, presence
 
 EVENTS_SHOWN = 50
 

@@ -1,7 +1,19 @@
 """The fleet store: what devices reported, stored once and for good, behind a URL."""
 
 from .database import Store, open_store
-from .queries import balance, current_desired, desired_before, device, devices, events, latest, series, totals
+from .queries import (
+    balance,
+    columns,
+    current_desired,
+    desired_before,
+    device,
+    devices,
+    events,
+    interval_ns,
+    latest,
+    series,
+    totals,
+)
 from .records import Balance, Bucket, Device, Event, Reading, Totals
 
 __all__ = [
@@ -13,11 +25,13 @@ __all__ = [
     "Store",
     "Totals",
     "balance",
+    "columns",
     "current_desired",
     "desired_before",
     "device",
     "devices",
     "events",
+    "interval_ns",
     "latest",
     "open_store",
     "series",

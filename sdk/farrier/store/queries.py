@@ -13,6 +13,9 @@ from .records import Balance, Bucket, Device, Event, Reading, Totals
 
 MAX_BUCKETS = 2000
 MAX_EVENTS = 1000
+RECENT_STREAMS = 8  # of a device, looked at for what it measures
+RECENT_POINTS = 200  # of each of them
+INTERVAL_POINTS = 20  # what the usual time between two points is measured over
 
 _DEVICE = """
     SELECT id, fleet, name, online, session, boot, seen_ns, birth, reported,
@@ -114,6 +117,28 @@ def latest(store: Store, device_id: int) -> dict[str, Reading]:
         if stream not in found or found[stream].wall_ns < wall_ns:
             found[stream] = Reading(stream, wall_ns, json.loads(values))
     return found
+
+
+def columns(store: Store, device_id: int) -> list[str]:
+    """Return the names of what a device measured lately: devices leave out what has nothing to say."""
+    rows = store.connection.execute(
+        "SELECT DISTINCT key FROM (SELECT id FROM streams WHERE device_id = ? ORDER BY id DESC LIMIT ?) AS s "
+        "JOIN points AS p ON p.stream_id = s.id AND p.seq > (SELECT max(seq) FROM points WHERE stream_id = s.id) - ?, "
+        "json_each(p.readings) ORDER BY key",
+        (device_id, RECENT_STREAMS, RECENT_POINTS),
+    )
+    return [name for (name,) in rows]
+
+
+def interval_ns(store: Store, device_id: int, stream: str) -> int | None:
+    """Return the usual time between two points of a stream, None before there are two."""
+    row = store.connection.execute(
+        "SELECT (max(mono_ns) - min(mono_ns)) / nullif(count(*) - 1, 0) FROM (SELECT mono_ns FROM points "
+        "WHERE stream_id = (SELECT max(id) FROM streams WHERE device_id = ? "
+        "AND stream = ? AND received > 0) ORDER BY seq DESC LIMIT ?)",
+        (device_id, stream, INTERVAL_POINTS),
+    ).fetchone()
+    return row[0] or None
 
 
 def events(store: Store, device_id: int, *, limit: int = 50) -> list[Event]:

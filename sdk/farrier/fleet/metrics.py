@@ -1,7 +1,8 @@
 """What a device's metrics say about its work: one table of names, the same for the command line and the dashboard.
 
-A stream may hold one column per deployment (`inference.requests{digits}`); such columns are read together. Counts
-are per interval between two points, so a rate is a sum over time.
+A stream holds one column per deployment (`inference.requests{digits}`); such columns are read together. Counts are
+those of the interval before each point, so a rate is their sum over the time that the points cover. Requests are
+counted in every point, other counts only where they are not zero.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..store import Bucket, Device, Store, latest, series
+from ..store import Bucket, Device, Store, columns, interval_ns, series
 
 SECOND_NS = 10**9
 RATE_WINDOW_S = 30.0
@@ -23,8 +24,11 @@ MISSES = "inference.cache.misses"
 P50 = "inference.latency.p50"
 P99 = "inference.latency.p99"
 CPU = "system.cpu.utilization"
+OWN_CPU = "process.cpu.utilization"
 MEMORY = "process.memory.usage"
 COUNTS = (REQUESTS, ERRORS, HITS, MISSES)
+METRICS = (*COUNTS, P50, P99, CPU, OWN_CPU, MEMORY)
+STREAM = "inference"
 
 
 @dataclass(frozen=True)
@@ -80,37 +84,49 @@ def curves(store: Store, device_id: int, *, since_ns: int, until_ns: int, bucket
 
     Over a slice, p99 is the largest seen and everything else the mean.
     """
-    columns = columns_by_metric(
-        name for reading in latest(store, device_id).values() for name in reading.values
-    )
-    names = [name for group in columns.values() for name in group]
+    groups = columns_by_metric(columns(store, device_id))
+    names = [name for group in groups.values() for name in group]
     read = series(store, device_id, names, since_ns=since_ns, until_ns=until_ns, buckets=buckets)
     step = -(-(until_ns - since_ns) // buckets)
-    return {metric: _curve(metric, [read[name] for name in group], step) for metric, group in columns.items()}
+    slices = {metric: _by_slice(read[name] for name in group) for metric, group in groups.items()}
+    interval = interval_ns(store, device_id, STREAM)
+    # how many seconds of the device's life the points of each slice speak of
+    covered = {
+        at: max(piece.count for piece in pieces) * interval / SECOND_NS
+        for at, pieces in slices[REQUESTS].items()
+        if interval
+    }
+    return {metric: _curve(metric, slices[metric], step, covered) for metric in METRICS}
 
 
-def columns_by_metric(columns: Iterable[str]) -> dict[str, list[str]]:
+def columns_by_metric(names: Iterable[str]) -> dict[str, list[str]]:
     """Return the columns that belong to each known metric."""
-    found: dict[str, list[str]] = {metric: [] for metric in (*COUNTS, P50, P99, CPU, MEMORY)}
-    for column in sorted(set(columns)):
-        metric = column.partition("{")[0]
+    found: dict[str, list[str]] = {metric: [] for metric in METRICS}
+    for name in sorted(set(names)):
+        metric = name.partition("{")[0]
         if metric in found:
-            found[metric].append(column)
+            found[metric].append(name)
     return found
 
 
-def _curve(metric: str, parts: list[list[Bucket]], step_ns: int) -> Curve:
+def _by_slice(parts: Iterable[list[Bucket]]) -> dict[int, list[Bucket]]:
     slices: dict[int, list[Bucket]] = {}
-    for part in parts:
-        for piece in part:
-            slices.setdefault(piece.start_ns, []).append(piece)
-    times = tuple(sorted(slices))
-    return Curve(metric, step_ns, times, tuple(_value(metric, slices[at], step_ns) for at in times))
+    for piece in sorted((piece for part in parts for piece in part), key=lambda piece: piece.start_ns):
+        slices.setdefault(piece.start_ns, []).append(piece)
+    return slices
 
 
-def _value(metric: str, pieces: list[Bucket], step_ns: int) -> float:
+def _curve(
+    metric: str, slices: Mapping[int, list[Bucket]], step_ns: int, covered: Mapping[int, float]
+) -> Curve:
     if metric in COUNTS:
-        return sum(piece.total for piece in pieces) / (step_ns / SECOND_NS)
+        rates = {at: sum(piece.total for piece in slices.get(at, ())) / covered[at] for at in covered}
+        return Curve(metric, step_ns, tuple(rates), tuple(rates.values()))
+    values = tuple(_value(metric, pieces) for pieces in slices.values())
+    return Curve(metric, step_ns, tuple(slices), values)
+
+
+def _value(metric: str, pieces: list[Bucket]) -> float:
     if metric == P99:
         return max(piece.high for piece in pieces)
     return sum(piece.total for piece in pieces) / sum(piece.count for piece in pieces)
