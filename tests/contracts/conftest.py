@@ -8,6 +8,11 @@ import pytest
 
 from farrier_contracts.bundle import Artifact, Golden, Manifest, build
 from farrier_contracts.tensors import TensorSpec
+from hypothesis import HealthCheck, settings
+
+# How fast an example is says how busy the machine is, and nothing about us.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 PARTS = {"model.bin": b"weights" * 5, "golden.npz": b"vectors", "copy.bin": b"vectors", "empty": b""}
 

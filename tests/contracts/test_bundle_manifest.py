@@ -29,9 +29,9 @@ json_values = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | text,
     lambda children: st.lists(children, max_size=3) | st.dictionaries(text, children, max_size=3),
-    max_leaves=8,
+    max_leaves=4,
 )
-unknowns = st.dictionaries(text.map(lambda name: "x-" + name), json_values, max_size=3)
+unknowns = st.dictionaries(text.map(lambda name: "x-" + name), json_values, max_size=2)
 numbers = st.floats(0, 1e9)
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 part_names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True)
