@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import selectors
@@ -112,6 +113,7 @@ class _Supervisor:
         if self._draining and self._deployments.drained and not self._ending:
             self._ending = True
             self._sample()
+            self._next_sample = math.inf  # what is counted after the last statement would be in none
             self._uplink.begin_close()
         for message in self._uplink.step(readable=readable, writable=writable):
             if isinstance(message, Command):
