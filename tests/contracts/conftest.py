@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from farrier_contracts.bundle import Artifact, Golden, Manifest, build
 from farrier_contracts.tensors import TensorSpec
-from hypothesis import HealthCheck, settings
 
 # How fast an example is says how busy the machine is, and nothing about us.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
