@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+
 from farrier_contracts.errors import InputError
 
 CHUNK_BYTES = 1 << 20

@@ -9,6 +9,7 @@ import sys
 
 import click
 import pytest
+
 from farrier import cli
 from farrier_contracts import __version__
 from farrier_contracts.errors import BudgetError, FarrierError, InputError

@@ -343,9 +343,9 @@ def test_bad_input_is_one_sentence_exit_two_and_no_file(made, tmp_path, capsys, 
         assert list(place.iterdir()) == [], what
 
 
-def test_the_command_prints_what_the_function_returns(made, tmp_path, capsys):
+def test_the_command_prints_what_the_function_returns(result, made, tmp_path, capsys):
     arguments = [str(made / "net.onnx"), "--data", str(made / "data.npz"), "--max-drop", "5%"]
-    lock = ["--locked", str(made / "out" / "recipe.lock")] if (made / "out").exists() else []
+    lock = ["--locked", str(result.out / "recipe.lock")]
     assert cli.main(["optimize", *arguments, *lock, "--json", "-o", str(tmp_path / "j")]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == report_of(tmp_path / "j")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+
 from farrier_contracts.errors import UsageError
 
 from .custom import load_function

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from farrier_contracts.errors import InputError, UsageError
 
 from .model import Metric

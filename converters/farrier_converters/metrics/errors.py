@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+
 from farrier_contracts.errors import InputError
 
 from .scores import class_labels, scores_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from farrier_contracts.errors import InputError
 
 THRESHOLD = 0.5  # a classifier with one output says yes above it

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 import click
+
 from farrier_contracts import __version__
 from farrier_contracts.errors import FarrierError
 

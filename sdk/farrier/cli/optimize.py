@@ -49,7 +49,6 @@ def _show(result: Result) -> None:
     from rich.console import Console
     from rich.table import Table
 
-
     console = Console(highlight=False)
     relative = bool(result.report["metric"]["relative"])
     table = Table(box=None, pad_edge=False)
