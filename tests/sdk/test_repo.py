@@ -262,7 +262,7 @@ def test_the_commands(tmp_path: Path, make: Callable, capsys: pytest.CaptureFixt
     assert main(["repo", "publish", bundle, "--repo", folder, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parts_added"] == 2
     assert main(["repo", "publish", bundle, "--repo", folder]) == 0
-    assert "already published" in capsys.readouterr().out
+    assert "tiny@1 was already published" in capsys.readouterr().out
     assert main(["repo", "refresh", folder, "--json"]) == 0
     expires = datetime.fromisoformat(json.loads(capsys.readouterr().out)["timestamp"])
     assert expires - datetime.now(timezone.utc) < timedelta(days=3)

@@ -45,10 +45,10 @@ def publish(bundle: Path, folder: Path, as_json: bool) -> None:
     if as_json:
         _print_json(vars(done))
     elif done.already_published:
-        click.echo(f"{done.name} {done.version} was already published, unchanged")
+        click.echo(f"{done.name}@{done.version} was already published, unchanged")
     else:
         click.echo(
-            f"{done.name} {done.version} is published: {done.parts_added} new parts, {done.bytes_added} bytes"
+            f"{done.name}@{done.version} is published: {done.parts_added} new parts, {done.bytes_added} bytes"
         )
 
 
