@@ -109,6 +109,47 @@ def test_fp16_keeps_what_would_overflow(make_model, apply, outputs):
     assert not by_name["Clip"].metadata_props
 
 
+def test_lstm_and_loop_stay_whole(make_model, apply, outputs):
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["again"]),
+            helper.make_node("Add", ["carried", "outer"], ["more"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("count", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("carried", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("more", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [
+        helper.make_node("LSTM", ["x", "w", "r"], ["sequence"], hidden_size=4),
+        helper.make_node("Squeeze", ["sequence", "one"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "v"], ["outer"]),
+        helper.make_node("Loop", ["three", "", "outer"], ["y"], body=body),
+    ]
+    constants = {
+        "w": _noise((1, 16, 3)),
+        "r": _noise((1, 16, 4), 1),
+        "v": _noise((4, 4), 2),
+        "one": np.array([1], np.int64),
+        "three": np.array(3, np.int64),
+    }
+    model = make_model(nodes, {"x": [5, "N", 3]}, ["y"], constants=constants)
+    feeds = {"x": _noise((5, 2, 3))}
+    expected = outputs(model, feeds)[0]
+    context = passes.Context(calibration=lambda: iter([feeds]))
+    for steps, tolerance in ((("clean", "fuse"), 1e-5), (("clean", "fp16"), 1e-2), (("clean", "int8"), 0.05)):
+        changed = apply(model, *steps, context=context)
+        assert {"LSTM", "Loop"} <= set(_ops(changed))
+        found = outputs(changed, feeds)[0]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
 def test_random_operators_are_not_folded(make_model, apply):
     nodes = [
         helper.make_node("RandomNormal", [], ["r"], shape=[3]),

@@ -293,6 +293,19 @@ def test_dead_channels_and_large_biases(make_model, apply, outputs):
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
 
 
+def test_eight_bits_saturate_where_seven_do_not(make_model, apply):
+    """The reason for `weight_bits`: pairs of products are summed in 16 bits by `vpmaddubsw`."""
+    for bits, fits in ((8, False), (7, True)):
+        weight = np.full((4, 64, 1, 1), 3, np.float32)
+        model = _conv_model(make_model, weight, np.zeros(4, np.float32))
+        context = _context([{"x": np.ones((1, 64, 4, 4), np.float32)}], Arithmetic("u8", weight_bits=bits))
+        quantized = apply(model, "int8", context=context)
+        stored = next(
+            numpy_helper.to_array(t) for t in quantized.proto.graph.initializer if t.name == "w_quantized"
+        )
+        assert (2 * 255 * int(stored.max()) <= np.iinfo(np.int16).max) == fits
+
+
 def test_dead_activations(make_model, apply, outputs):
     model = _conv_model(make_model, np.zeros((2, 3, 1, 1), np.float32), np.zeros(2, np.float32))
     feeds = {"x": np.zeros((1, 3, 4, 4), np.float32)}

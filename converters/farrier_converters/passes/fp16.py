@@ -19,6 +19,8 @@ SMALLEST = float(np.finfo(np.float16).smallest_subnormal) / 2  # and all below b
 # Results that leave the range of float16 easily, or that choose the type of their result themselves.
 WIDE = ("Exp", "Pow", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceProd", "CumSum", "Reciprocal")
 TYPED = ("Cast", "CastLike", "ConstantOfShape", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+# Summing into float16 has no kernel in ONNX Runtime; a composed operator mixes in float32 constants.
+NO_KERNEL = ("ScatterElements", "ScatterND", "MeanVarianceNormalization")
 # A bound beyond float16 means "no bound" to these: clipping it changes nothing.
 BOUNDING = ("Clip", "Max", "Min")
 
@@ -98,6 +100,8 @@ def _obstacle(
         return f"{node.op_type} fixes its own types"
     if standard(node, *WIDE):
         return f"the results of {node.op_type} leave the range of float16"
+    if standard(node, *NO_KERNEL):
+        return f"ONNX Runtime has no float16 kernel for {node.op_type}"
     if any(name and name not in types for name in (*node.input, *node.output)):
         return "the types of its tensors are not known"
     positions = _half_positions(graph, node, types)

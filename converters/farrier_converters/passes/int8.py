@@ -17,6 +17,7 @@ from ..quantize.placement import place
 from ..quantize.rewrite import QdqWriter, set_reason
 from . import Context, Pass
 
+SAFE = Arithmetic("u8", weight_bits=7)  # right on every x86 processor; more bits would saturate on some
 OPSET = 13  # the first whose DequantizeLinear knows an axis
 
 
@@ -59,7 +60,7 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
         settings=options.calibration,
     )
     ranges = {n: o.range(options.method, percentile=options.percentile) for n, o in observers.items()}
-    return QdqWriter(graph, plan, context.arithmetic or Arithmetic("u8")).write(ranges)
+    return QdqWriter(graph, plan, context.arithmetic or SAFE).write(ranges)
 
 
 def _version(model: Model) -> int:
