@@ -13,10 +13,9 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from farrier_contracts.errors import InputError
-from farrier_contracts.tensors import DATATYPES
 
 from . import tensors
-from .http import JSON, OCTETS, Chunk, Response, UnsupportedError
+from .http import JSON, OCTETS, Chunk, Response, UnsupportedError, compact_json
 
 MAX_TENSORS = 1024
 MAX_ID = 1024  # characters
@@ -88,7 +87,7 @@ def encode(
         array = outputs[want.name]
         entry: Dict[str, Any] = {
             "name": want.name,
-            "datatype": DATATYPES[array.dtype.name],
+            "datatype": tensors.datatype_of(array.dtype),
             "shape": list(array.shape),
         }
         if want.region is not None:
@@ -102,7 +101,7 @@ def encode(
     document: Dict[str, Any] = {"model_name": model, "model_version": version, "outputs": described}
     if request.id is not None:
         document["id"] = request.id
-    head = json.dumps(document, separators=(",", ":")).encode()
+    head = compact_json(document)
     if not binary:
         return Response(200, [head], JSON)
     return Response(200, [head, *binary], OCTETS, {"Inference-Header-Content-Length": str(len(head))})

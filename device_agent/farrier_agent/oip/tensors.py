@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any, List, Sequence, Tuple
 
 import numpy as np
@@ -16,6 +17,7 @@ MAX_RANK = 32
 MAX_ELEMENTS = 1 << 32
 
 _DTYPES = {datatype: np.dtype(name).newbyteorder("<") for datatype, name in NUMPY_NAMES.items()}
+_DATATYPES = {np.dtype(name): datatype for datatype, name in NUMPY_NAMES.items()}
 
 
 def dtype_of(name: str, datatype: Any) -> np.dtype:
@@ -82,8 +84,15 @@ def _cast(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return array.astype(dtype)
 
 
+def datatype_of(dtype: np.dtype) -> str:
+    """Return the protocol's word for one of its dtypes."""
+    return _DATATYPES[dtype]
+
+
 def to_bytes(array: np.ndarray) -> bytes:
     """Return the little-endian row-major bytes."""
+    if sys.byteorder == "little":
+        return array.tobytes()
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 

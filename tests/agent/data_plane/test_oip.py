@@ -194,6 +194,14 @@ def test_every_refusal_is_json(server, method, path, status):
     assert json.loads(body)["error"]
 
 
+def test_a_request_whose_time_is_up_is_504(server, inputs_of):
+    document = {**json.loads(infer_json(inputs_of(1)["x"])), "parameters": {"timeout": 1}}
+    response, body = ask(server.address, "POST", "/v2/models/net/infer", json.dumps(document).encode())
+    assert response.status == 504
+    assert "timeout" in json.loads(body)["error"]
+    assert server.stats.read().rejected == 1
+
+
 def test_metrics_count_requests(server, inputs_of):
     x = inputs_of(1, 2)["x"]
     for _ in range(3):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -127,6 +129,17 @@ def test_an_engine_error_is_one_sentence(make_bundle, conv_net):
             runtime.infer({"x": np.zeros((1, 2, 8, 8), np.float32)})
         assert "\n" not in str(error.value)
         assert runtime.infer({"x": np.zeros((1, 1, 8, 8), np.float32)})["scores"].shape == (1, 5)
+
+
+def test_the_package_offers_the_runtime_but_imports_nothing_heavy():
+    code = (
+        "import sys, farrier_agent, farrier_agent.stats, farrier_agent.infer\n"
+        "heavy = {'numpy', 'onnxruntime', 'ai_edge_litert', 'httptools', 'asyncio', 'onnx', 'click'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "assert farrier_agent.Runtime.__module__ == 'farrier_agent.runtime'\n"
+        "assert not {'onnxruntime', 'ai_edge_litert', 'onnx', 'click', 'rich'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_submit_after_close_is_rejected(conv_bundle, inputs_of):

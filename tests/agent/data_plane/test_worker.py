@@ -183,6 +183,53 @@ def test_a_swap_under_load_drops_no_request(start_worker, conv_bundle, inputs_of
     print(f"{sum(answered)} requests over {SWAPS} swaps, none failed")
 
 
+def test_32_clients_at_once_all_get_their_own_answers_from_shared_runs(
+    start_worker, conv_bundle, inputs_of, place
+):
+    worker = start_worker(conv_bundle).serve()
+    with Runtime(conv_bundle) as reference:
+        cases = [inputs_of(seed, 1 + seed % 3)["x"] for seed in range(32)]
+        wanted = [reference.infer({"x": x})["scores"] for x in cases]
+    failures, together = [], threading.Barrier(32)
+
+    def client(number: int) -> None:
+        connection = UnixConnection(place.path)
+        try:
+            for step in range(15):
+                together.wait(60)
+                case = (number + step) % 32
+                if not np.allclose(ask(connection, cases[case]), wanted[case], rtol=1e-4, atol=1e-5):
+                    failures.append((number, step))
+        except Exception as error:
+            failures.append((number, repr(error)))
+            together.abort()
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    with Stats.open(worker.stats) as stats:
+        seen = stats.read()
+    assert seen.requests == 32 * 15
+    assert seen.items == 15 * sum(len(x) for x in cases)
+    assert seen.executions < seen.requests  # some ran together
+
+
+def test_a_full_queue_is_503(start_worker, conv_bundle, inputs_of, place):
+    start_worker(conv_bundle, queue_limit=0).serve()
+    connection = UnixConnection(place.path)
+    body, headers = infer_body(inputs_of(1)["x"])
+    connection.request("POST", "/v2/models/net/infer", body, headers)
+    response = connection.getresponse()
+    assert (response.status, response.getheader("Retry-After")) == (503, "1")
+    assert "requests wait already" in json.loads(response.read())["error"]
+    connection.close()
+
+
 def test_a_killed_worker_keeps_its_statistics(start_worker, conv_bundle, inputs_of, place):
     worker = start_worker(conv_bundle).serve()
     connection = UnixConnection(place.path)
