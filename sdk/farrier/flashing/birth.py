@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import threading
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,14 @@ CONNECT_LIMIT_S = 10
 RETAINED_WAIT_S = 1.0  # how long the broker gets to hand over what it keeps of a device
 
 
+@dataclass(frozen=True)
+class Birth:
+    """What an agent said of itself and its device when it appeared; `boot` names this run of it."""
+
+    boot: str
+    document: dict[str, Any]
+
+
 class BirthWatch:
     """A connection to the broker that sees one device's state and birth; a context manager."""
 
@@ -31,10 +40,10 @@ class BirthWatch:
         self._connects = 0
         self._device = ""
         self._subscribed = False
-        self._armed = False
+        self._old_boot: str | None = None  # None: not armed yet
         self._refused = ""
         self._state: State | None = None
-        self._birth: dict[str, Any] | None = None
+        self._birth: Birth | None = None
         self._client = new_client(fleet.broker, f"flash-{secrets.token_hex(6)}")
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
@@ -68,11 +77,10 @@ class BirthWatch:
     def arm(self) -> None:
         """From now on a birth is that of the agent about to be started."""
         with self._changed:
-            self._armed = True
-            self._birth = None
+            self._old_boot = self._state.boot if self._state else ""
 
-    def birth(self, limit_s: float) -> dict[str, Any] | None:
-        """Return the document of the first birth since `arm`, or None when the limit has passed."""
+    def birth(self, limit_s: float) -> Birth | None:
+        """Return the first birth of another run of the agent than before `arm`, or None when the limit has passed."""
         self._wait(lambda: self._birth is not None, limit_s)
         return self._birth
 
@@ -119,9 +127,18 @@ class BirthWatch:
     def _take(self, kind: str, document: dict[str, Any], *, retained: bool) -> None:
         if kind == "state":
             self._state = State.from_document(document)
-        # A retained birth is an old one, unless this connection was lost and the broker tells what was missed.
-        elif kind == "birth" and self._armed and (not retained or self._connects > 1):
-            self._birth = document
+        elif kind == "birth" and self._is_new(retained=retained) and self._state is not None:
+            self._birth = Birth(self._state.boot, document)
+
+    def _is_new(self, *, retained: bool) -> bool:
+        """Say whether a birth is that of the agent just started, whose state came right before it.
+
+        The old agent may greet once more before it is stopped: its boot is known. What the broker kept is older,
+        unless this connection was lost and the broker tells what was missed.
+        """
+        if self._old_boot is None or (retained and self._connects < 2):
+            return False
+        return self._state is not None and self._state.online and self._state.boot != self._old_boot
 
 
 def decode(data: bytes) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Flashed:
     release: int = 0
     kept: bool = False
     agent: str = ""
-    birth: dict[str, Any] = field(default_factory=dict)
+    birth: birth.Birth | None = None
     bundle: str = ""
     steps: tuple[Step, ...] = ()
 
@@ -55,7 +55,8 @@ class Flashed:
             "release": self.release,
             "kept": self.kept,
             "agent": self.agent,
-            "boot": self.birth.get("boot", ""),
+            "boot": self.birth.boot if self.birth else "",
+            "birth": self.birth.document if self.birth else {},
             "bundle": self.bundle,
             "steps": [asdict(step) for step in self.steps],
         }
@@ -170,8 +171,8 @@ def _install(
         for note in steps.activate(connection, planned, installed.number, device_files(fleet, planned)):
             clock.say(f"  {note}")
     with clock.step("birth", "waiting for its birth"):
-        document = watch.birth(timeout_s)
-    if document is None:
+        born = watch.birth(timeout_s)
+    if born is None:
         raise FarrierError(_stillborn(connection, planned, timeout_s))
     return Flashed(
         planned,
@@ -179,7 +180,7 @@ def _install(
         release=installed.number,
         kept=kept,
         agent=installed.agent,
-        birth=document,
+        birth=born,
         steps=tuple(clock.steps),
     )
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,13 +112,32 @@ def device(tmp_path_factory: pytest.TempPathFactory, eventually) -> Iterator[Dev
 
 
 @pytest.fixture
-def broker(tmp_path: Path, eventually) -> Iterator[str]:
+def start_broker(tmp_path: Path, eventually) -> Iterator[Callable[..., str]]:
+    """Start a real mosquitto and return its URL; `acl` limits what its clients may do."""
+    with ExitStack() as stack:
+
+        def start(*, acl: str = "") -> str:
+            port = free_port()
+            lines = [f"listener {port} 127.0.0.1", "allow_anonymous true", "persistence false"]
+            if acl:
+                (tmp_path / f"acl-{port}").write_text(acl)
+                # as root it would become another user, who may not read files here
+                lines += [f"acl_file {tmp_path}/acl-{port}", f"user {getpass.getuser()}"]
+            config = tmp_path / f"mosquitto-{port}.conf"
+            config.write_text("\n".join([*lines, ""]))
+            stack.enter_context(
+                running([program("mosquitto"), "-c", str(config)], tmp_path / f"mosquitto-{port}.log")
+            )
+            eventually(lambda: answers(port), limit_s=20, what="mosquitto answers")
+            return f"mqtt://127.0.0.1:{port}"
+
+        yield start
+
+
+@pytest.fixture
+def broker(start_broker) -> str:
     """The URL of a real mosquitto."""
-    port, config = free_port(), tmp_path / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
-    with running([program("mosquitto"), "-c", str(config)], tmp_path / "mosquitto.log"):
-        eventually(lambda: answers(port), limit_s=20, what="mosquitto answers")
-        yield f"mqtt://127.0.0.1:{port}"
+    return start_broker()
 
 
 @pytest.fixture
@@ -130,7 +149,7 @@ def fleet_file(tmp_path: Path) -> Callable[[str], Path]:
         path = tmp_path / "FLEET.toml"
         path.write_text(
             f'name = "workshop"\n[broker]\nurl = "{broker}"\n'
-            '[repository]\nurl = "http://127.0.0.1:9"\nroot = "root.json"\n'
+            '[store]\nurl = "sqlite:///fleet.db"\n[repository]\nurl = "http://127.0.0.1:9"\nroot = "root.json"\n'
         )
         return path
 
