@@ -27,13 +27,22 @@ class Line:
 
 
 def chart(
-    lines: Sequence[Line], *, since_ns: int, until_ns: int, words: Callable[[float], str], title: str
+    lines: Sequence[Line],
+    *,
+    since_ns: int,
+    until_ns: int,
+    words: Callable[[float], str],
+    title: str,
+    unit: float = 1.0,
 ) -> str:
-    """Return an SVG of lines over wall time; `words` writes the numbers of the vertical axis with their unit."""
+    """Return an SVG of lines over wall time.
+
+    `words` writes the numbers of the vertical axis; they are round multiples of `unit`.
+    """
     values = [value for line in lines for value in line.curve.values]
     if not values:
         return f'<p class="empty">{escape(title)}: nothing measured in this span</p>'
-    ticks = nice_ticks(max(values))
+    ticks = [tick * unit for tick in nice_ticks(max(values) / unit)]
     span, top = until_ns - since_ns, ticks[-1]
 
     def x(at_ns: float) -> float:

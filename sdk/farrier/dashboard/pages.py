@@ -98,27 +98,40 @@ def device_page(store: Store, fleet: str, name: str, span: str) -> dict[str, Any
 def _charts(store: Store, known: Device, span: str) -> list[dict[str, Any]]:
     since, until = _span(span)
     found = metrics.curves(store, known.id, since_ns=since, until_ns=until, buckets=SLICES)
-    p50, p99 = Line("p50", "p50", found[metrics.P50]), Line("p99", "p99", found[metrics.P99])
-    hits = Line("hits", "hits", metrics.shares(found[metrics.HITS], found[metrics.MISSES]))
-    rate = Line("requests", "rate", found[metrics.REQUESTS])
-    errors = Line("errors", "errors", found[metrics.ERRORS])
-    system, own = Line("device", "cpu", found[metrics.CPU]), Line("agent", "own", found[metrics.OWN_CPU])
-    memory = Line("agent", "memory", found[metrics.MEMORY])
+
+    def line(name: str, css: str, metric: str) -> Line:
+        return Line(name, css, found[metric])
+
     plans = [
-        ("Latency", [p50, p99], words.latency),
-        ("Throughput", [rate, errors], lambda value: f"{words.digits(value)}/s"),
-        ("Cache hit share", [hits], words.share),
-        ("CPU", [system, own], words.share),
-        ("Memory", [memory], words.size),
+        ("Latency", [line("p50", "p50", metrics.P50), line("p99", "p99", metrics.P99)], words.latency, 1e-3),
+        (
+            "Throughput",
+            [line("requests", "rate", metrics.REQUESTS), line("errors", "errors", metrics.ERRORS)],
+            _rate,
+            1,
+        ),
+        ("Cache hit share", [Line("hits", "hits", metrics.hit_share(found))], words.share, 0.01),
+        ("Batch size", [Line("items", "rate", metrics.batch_size(found))], words.digits, 1),
+        (
+            "CPU",
+            [line("device", "cpu", metrics.CPU), line("agent", "own", metrics.OWN_CPU)],
+            words.share,
+            0.01,
+        ),
+        ("Memory of the agent", [line("agent", "memory", metrics.MEMORY)], words.size, 1 << 20),
     ]
     return [
         {
             "title": title,
             "lines": lines if len(lines) > 1 else [],
-            "svg": chart(lines, since_ns=since, until_ns=until, words=say, title=title),
+            "svg": chart(lines, since_ns=since, until_ns=until, words=say, title=title, unit=unit),
         }
-        for title, lines, say in plans
+        for title, lines, say, unit in plans
     ]
+
+
+def _rate(value: float) -> str:
+    return f"{words.digits(value)}/s"
 
 
 def _span(span: str) -> tuple[int, int]:

@@ -21,12 +21,14 @@ REQUESTS = "inference.requests"
 ERRORS = "inference.errors"
 HITS = "inference.cache.hits"
 MISSES = "inference.cache.misses"
+ITEMS = "inference.items"
+EXECUTIONS = "inference.executions"
 P50 = "inference.latency.p50"
 P99 = "inference.latency.p99"
 CPU = "system.cpu.utilization"
 OWN_CPU = "process.cpu.utilization"
 MEMORY = "process.memory.usage"
-COUNTS = (REQUESTS, ERRORS, HITS, MISSES)
+COUNTS = (REQUESTS, ERRORS, HITS, MISSES, ITEMS, EXECUTIONS)
 METRICS = (*COUNTS, P50, P99, CPU, OWN_CPU, MEMORY)
 STREAM = "inference"
 
@@ -132,11 +134,22 @@ def _value(metric: str, pieces: list[Bucket]) -> float:
     return sum(piece.total for piece in pieces) / sum(piece.count for piece in pieces)
 
 
-def shares(hits: Curve, misses: Curve) -> Curve:
-    """Return the share of hits among look-ups over time."""
-    missed: Mapping[int, float] = dict(zip(misses.times_ns, misses.values, strict=True))
-    pairs = [(at, hit, missed.get(at, 0.0)) for at, hit in zip(hits.times_ns, hits.values, strict=True)]
-    looked = [(at, hit / (hit + miss)) for at, hit, miss in pairs if hit + miss > 0]
-    return Curve(
-        "inference.cache.share", hits.step_ns, tuple(at for at, _ in looked), tuple(v for _, v in looked)
-    )
+def hit_share(found: Mapping[str, Curve]) -> Curve:
+    """Return the share of look-ups that the cache answered, where there were any."""
+    pairs = _paired(found[HITS], found[MISSES])
+    return _ratio("cache hits", found[HITS], [(at, hit, hit + miss) for at, hit, miss in pairs])
+
+
+def batch_size(found: Mapping[str, Curve]) -> Curve:
+    """Return how many items one run of the engine took, where it ran."""
+    return _ratio("batch size", found[ITEMS], _paired(found[ITEMS], found[EXECUTIONS]))
+
+
+def _paired(first: Curve, second: Curve) -> list[tuple[int, float, float]]:
+    other = dict(zip(second.times_ns, second.values, strict=True))
+    return [(at, value, other.get(at, 0.0)) for at, value in zip(first.times_ns, first.values, strict=True)]
+
+
+def _ratio(name: str, like: Curve, parts: Iterable[tuple[int, float, float]]) -> Curve:
+    known = [(at, part / whole) for at, part, whole in parts if whole > 0]
+    return Curve(name, like.step_ns, tuple(at for at, _ in known), tuple(value for _, value in known))

@@ -14,9 +14,9 @@ def latency(seconds: float | None) -> str:
     if seconds is None:
         return NOTHING
     for factor, unit in ((1e6, "µs"), (1e3, "ms")):
-        if seconds * factor < 999.5:
+        if seconds and seconds * factor < 999.5:
             return f"{digits(seconds * factor)} {unit}"
-    return f"{digits(seconds)} s"
+    return f"{digits(seconds)} s" if seconds else "0"
 
 
 def digits(value: float | None) -> str:
@@ -24,7 +24,7 @@ def digits(value: float | None) -> str:
     if value is None:
         return NOTHING
     size = abs(value)
-    if size >= 99.95 or value == int(value):
+    if size >= 99.95 or abs(value - round(value)) < 1e-9:
         return f"{value:,.0f}"
     return f"{value:.1f}" if size >= 9.995 else f"{value:.2f}"
 
