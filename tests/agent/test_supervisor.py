@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -298,6 +299,77 @@ def test_a_port_in_use_fails_one_deployment_only(world: World) -> None:
         world.want(ONE, WantedDeployment("blocked", "scale", "1", port))
         assert f"port {port} cannot be used" in world.phase("blocked", "1", "failed")["detail"]
         assert ask(world.phase("doubler", "1", "live")["endpoint"], "doubler", 1.0) == 2.0
+
+
+def test_a_swap_under_load_drops_and_confuses_nothing(world: World) -> None:
+    world.publish("1", factor=2.0)
+    world.publish("2", factor=10.0)
+    world.agent.start()
+    world.want(ONE)
+    endpoint = world.phase("doubler", "1", "live")["endpoint"]
+    answers: list[float] = []
+    done = threading.Event()
+
+    def load() -> None:
+        while not done.is_set():
+            answers.append(ask(endpoint, "doubler", 1.0))
+
+    clients = [threading.Thread(target=load) for _ in range(2)]
+    for client in clients:
+        client.start()
+    try:
+        for version in ("2", "1", "2"):
+            world.want(WantedDeployment("doubler", "scale", version))
+            world.phase("doubler", version, "live")
+    finally:
+        done.set()
+        for client in clients:
+            client.join()
+    assert set(answers) == {2.0, 10.0}
+    assert ask(endpoint, "doubler", 1.0) == 10.0
+    assert world.agent.stop() == 0
+    assert sum(world.collector.values("inference.requests{doubler}")) == len(answers) + 1
+    assert sum(world.collector.values("inference.errors{doubler}")) == 0
+
+
+def test_a_crash_loop_falls_back(world: World) -> None:
+    world.publish("1", factor=2.0)
+    world.publish("2", factor=10.0)
+    world.agent.start()
+    world.want(ONE)
+    world.phase("doubler", "1", "live")
+    world.want(WantedDeployment("doubler", "scale", "2"))
+    endpoint = world.phase("doubler", "2", "live")["endpoint"]
+    world.eventually(lambda: len(world.agent.children()) == 1)
+    for _ in range(3):
+        world.eventually(lambda: ask(endpoint, "doubler", 1.0) == 10.0)
+        (worker,) = world.agent.children()
+        os.kill(worker, signal.SIGKILL)
+        world.eventually(lambda pid=worker: world.agent.children() not in ([], [pid]))
+    world.eventually(lambda: ask(endpoint, "doubler", 1.0) == 2.0)
+    failed = world.phase("doubler", "2", "failed")
+    assert "back to scale 1" in failed["detail"]
+    world.eventually(lambda: [k for k, _ in world.collector.events].count("rollback") == 1)
+    world.agent.stop()
+    world.agent.start()  # and it stays so
+    again = world.phase("doubler", "2", "failed")
+    world.eventually(lambda: world.collector.deployment("doubler")["endpoint"])
+    assert ask(world.collector.deployment("doubler")["endpoint"], "doubler", 1.0) == 2.0
+    assert "ended 3 times" in again["detail"]
+
+
+def test_ctrl_c_twice_ends_at_once(world: World) -> None:
+    world.publish("1", factor=2.0)
+    world.agent.start()
+    world.want(ONE)
+    world.phase("doubler", "1", "live")
+    (worker,) = world.agent.children()
+    os.kill(worker, signal.SIGSTOP)  # it will not drain
+    world.agent.process.send_signal(signal.SIGINT)
+    world.eventually(lambda: "stopping" in world.agent.log)
+    world.agent.process.send_signal(signal.SIGINT)
+    assert world.agent.process.wait(LIMIT_S) == 0
+    assert not alive(worker)
 
 
 def test_systemd_hears_ready_alive_and_stopping(world: World) -> None:

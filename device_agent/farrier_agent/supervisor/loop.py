@@ -115,7 +115,9 @@ class _Supervisor:
             self._sample()
             self._next_sample = math.inf  # what is counted after the last statement would be in none
             self._uplink.begin_close()
-        for message in self._uplink.step(readable=readable, writable=writable):
+        inbound = self._uplink.step(readable=readable, writable=writable)
+        self._watch_uplink()  # a new worker's socket may get the number of one that was just closed
+        for message in inbound:
             if isinstance(message, Command):
                 self._obey(message)
             else:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
-from farrier_contracts import __version__
+from farrier_contracts import __version__, targets
 from farrier_contracts.wire.telemetry import Value
 
 from .measures import UNITS
@@ -59,6 +59,7 @@ def birth() -> Dict[str, Any]:
     return {
         "agent": __version__,
         "arch": platform.machine(),
+        "target": targets.host().name,
         "cpu": _cpu_name(),
         "cores": os.cpu_count() or 1,
         "memory_bytes": memory.get("system.memory.limit", 0),

@@ -12,8 +12,11 @@ from farrier_contracts.wire import payload, telemetry
 
 
 def pack(document: Mapping[str, Any]) -> bytes:
-    """Return a document's payload; raises InputError where it is too large."""
-    return payload.seal(cbor2.dumps(document))
+    """Return a document's payload; raises InputError where it is too large, or not made of plain data."""
+    try:
+        return payload.seal(cbor2.dumps(document))
+    except (cbor2.CBORError, RecursionError):
+        raise InputError("a message cannot be written as CBOR") from None
 
 
 def unpack(data: bytes) -> Any:

@@ -26,7 +26,9 @@ class Settings:
     statement_interval_s: float = 60.0  # how often a reported state is sent for its counts alone
     flush_s: float = 5.0  # how long a clean end waits for the last acknowledgements
     farewell_s: float = 2.0  # and then for the broker to take the last documents
-    statements: int = 512  # in one reported state; the oldest boots first
+    statement_ranges: int = (
+        1500  # statements and their ranges in one reported state, to stay below its size limit
+    )
     events: int = 256  # kept for a broker that is away; the oldest go
 
 

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Deque, Dict, FrozenSet, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, FrozenSet, List, Mapping, Optional, Set, Tuple, Union
 
 from farrier_contracts.bundle.store import write_atomically
 from farrier_contracts.errors import InputError
@@ -67,6 +67,7 @@ class Uplink:
         self._next_attempt = 0.0
         self._give_up_at = 0.0  # of the connection under way, until the broker has answered
         self._complained = False
+        self._ignored: Set[str] = set()
         self._sender = Sender(
             spool,
             topic=lambda stream: self._topic("t", stream),
@@ -138,7 +139,10 @@ class Uplink:
         """Publish a command's next state: executing, successful or failed."""
         if self._connection and self._connected:
             topic = self._topic("cmd", f"{command.kind}/{command.id}")
-            self._publish(topic, {**command.arguments, "status": status, **details})
+            try:
+                self._publish(topic, {**command.arguments, "status": status, **details})
+            except InputError:  # what came in cannot be sent back
+                self._publish(topic, {"status": status, **details})
 
     def step(self, *, readable: bool = False, writable: bool = False) -> List[Inbound]:
         """Do what can be done now and return what the fleet said."""
@@ -263,7 +267,9 @@ class Uplink:
                 kind, _, number = topic.detail.partition("/")
                 return Command(kind, number, {k: v for k, v in document.items() if isinstance(k, str)})
         except InputError as error:
-            self._log(f"a message on {text} is ignored: {error}")
+            if topic.kind not in self._ignored:  # once each: a flood must not fill the log
+                self._ignored.add(topic.kind)
+                self._log(f"a message on {text} is ignored: {error}")
         return None
 
     def _acknowledged(self, stream: str, document: Mapping[Any, Any], now: float) -> None:
@@ -282,15 +288,25 @@ class Uplink:
         if not final and says == self._told[0] and now < self._told[1] + self._settings.statement_interval_s:
             return 0
         self._told = (says, now)
+        stated = {(s.boot, s.stream) for s in statements}
+        complete = frozenset(
+            boot.name
+            for boot in self._spool.old
+            if boot.name in empty and stated >= {(s.boot, s.stream) for s in boot.statements() if s.produced}
+        )
         document = replace(self._reported, statements=statements).to_document()
         mid = self._publish(self._topic("reported"), document)
-        self._reports[mid] = empty
+        self._reports[mid] = complete
         return mid
 
     def _statements(self) -> Tuple[Statement, ...]:
         boots = [self._spool.current, *self._spool.old]
-        found = [s for boot in boots for s in boot.statements() if s.produced]
-        return tuple(found[: self._settings.statements])
+        found, room = [], self._settings.statement_ranges
+        for statement in (s for boot in boots for s in boot.statements() if s.produced):
+            room -= 1 + len(statement.dropped)
+            if room >= 0:
+                found.append(statement)
+        return tuple(found)
 
     def _say_goodbye(self, now: float) -> None:
         assert self._closing is not None
