@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from dataclasses import dataclass
-from typing import Callable, List, Sequence, Set
+from typing import Any, Callable, List, Sequence, Set
 
 from .connection import Connection
 from .http import Request, Response
@@ -14,6 +15,8 @@ Respond = Callable[[Response], None]
 Handle = Callable[[Request, Respond], None]
 
 BACKLOG = 256  # connections that the kernel may hold for us
+# newer Pythons unlink a Unix socket when a server closes; ours is in use by the successor
+_KEEP_SOCKET_FILE: Any = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ class Server:
         for listening in sockets:
             listening.setblocking(False)
             if listening.family == socket.AF_UNIX:
-                listener = await self.loop.create_unix_server(self._connect, sock=listening, backlog=BACKLOG)
+                listener = await self.loop.create_unix_server(
+                    self._connect, sock=listening, backlog=BACKLOG, **_KEEP_SOCKET_FILE
+                )
             else:
                 listener = await self.loop.create_server(self._connect, sock=listening, backlog=BACKLOG)
             self._listeners.append(listener)

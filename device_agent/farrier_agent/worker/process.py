@@ -168,12 +168,13 @@ async def _obey(control: Control, server: Server, api: Api, options: WorkerOptio
 
 
 async def _drain(control: Control, server: Server, order: Dict[str, Any]) -> None:
-    within_s = order.get("within_s")
-    draining = asyncio.create_task(server.drain(float(within_s) if within_s else BRIEF_DRAIN_S))
+    asked = order.get("within_s")
+    within_s = float(asked) if isinstance(asked, (int, float)) else BRIEF_DRAIN_S
+    draining = asyncio.create_task(server.drain(within_s))
     if not order.get("last"):
         await asyncio.wait({draining, control.order()}, return_when=asyncio.FIRST_COMPLETED)
-    if not draining.done():
-        await asyncio.wait({draining}, timeout=float(within_s or BRIEF_DRAIN_S))
+    if not draining.done():  # a second order, or the supervisor is gone: hurry
+        await asyncio.wait({draining}, timeout=within_s if order.get("last") else BRIEF_DRAIN_S)
 
 
 async def _finish(runtime: Runtime) -> None:

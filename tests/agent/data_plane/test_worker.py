@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +65,7 @@ def test_it_loads_serves_drains_and_exits(start_worker, conv_bundle, conv_net, i
     worker.send(do="drain", within_s=10)
     assert worker.event() == {"event": "drained"}
     assert worker.process.wait(30) == 0
+    assert Path(place.path).is_socket()  # it belongs to the supervisor, and the next worker uses it
     with Stats.open(worker.stats) as stats:
         assert stats.read().requests == 2
 
