@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +18,10 @@ from pathlib import Path
 import cbor2
 import pytest
 
+import farrier
 import farrier.flashing as flashing
+from farrier import processes, repo
+from farrier.bundle import build
 from farrier.collect import connect, new_client, parse_broker
 from farrier.flashing import plan, steps, wheelhouse
 from farrier.flashing.facts import Place
@@ -26,6 +30,7 @@ from farrier_contracts.errors import FarrierError
 
 FARRIER = [sys.executable, "-c", "import sys; from farrier.cli import main; sys.exit(main())"]
 FLASH_LIMIT_S = 240
+DIGITS = Path(farrier.__file__).parent / "demo" / "assets" / "digits.onnx"
 
 
 @dataclass(frozen=True)
@@ -91,12 +96,13 @@ class Bench:
 
 
 @pytest.fixture
-def bench(device, broker, fleet_file, wheel_cache, tmp_path, eventually) -> Iterator[Bench]:
-    made = Bench(tmp_path / "prefix", fleet_file(broker), wheel_cache, device.arguments)
-    yield made
-    if (made.prefix / "bin" / "farrier-agentctl").exists():
-        made.ctl("stop")
-    eventually(lambda: not processes_of(made.prefix), limit_s=60, what="no process is left")
+def bench(device, broker, fleet_file, wheel_cache, eventually) -> Iterator[Bench]:
+    with tempfile.TemporaryDirectory(prefix="f-") as folder:  # short: Unix sockets are made below it
+        made = Bench(Path(folder) / "prefix", fleet_file(broker), wheel_cache, device.arguments)
+        yield made
+        if (made.prefix / "bin" / "farrier-agentctl").exists():
+            made.ctl("stop")
+        eventually(lambda: not processes_of(made.prefix), limit_s=60, what="no process is left")
 
 
 def processes_of(prefix: Path) -> list[str]:
@@ -154,7 +160,7 @@ def test_from_nothing_to_a_birth_and_again(bench, broker, eventually):
 
 def interrupted_upgrade(bench: Bench, eventually: Callable) -> None:
     """Kill the client in the middle of an upload: the half release goes, nothing else changes."""
-    with (bench.prefix.parent / "interrupted.log").open("wb") as log:
+    with (bench.fleet.parent / "interrupted.log").open("wb") as log:
         process = subprocess.Popen(
             bench.command("--engine", "litert"), stdout=log, stderr=log, env=bench.environment
         )
@@ -167,6 +173,25 @@ def interrupted_upgrade(bench: Bench, eventually: Callable) -> None:
     assert process.returncode == -signal.SIGKILL, log.name
     eventually(lambda: not (bench.prefix / "lock").exists(), limit_s=60, what="the device gives up")
     assert bench.releases == {"1"}
+
+
+def test_a_bundle_is_live_when_the_command_ends(bench, broker, tmp_path, eventually):
+    """The file of a published bundle: its engine is installed, the device fetches it, and it answers."""
+    bundle = tmp_path / "digits.farrier"
+    build(DIGITS, name="digits", version="1", target="host", output=bundle)
+    repository = repo.init(tmp_path / "repository")
+    repo.publish(bundle, repo=repository.folder)
+    shutil.copyfile(repository.root, tmp_path / "root.json")
+    with repo.RepositoryServer(repository.folder) as server:
+        text = bench.fleet.read_text()
+        bench.fleet.write_text(text.replace("http://127.0.0.1:9", server.url))
+        assert "is `farrier collect` running?" in bench.refused("--device", "eyes", "--bundle", str(bundle))
+        store = f"sqlite:///{bench.fleet.parent / 'fleet.db'}"
+        with processes.ProcessGroup(tmp_path) as group:
+            group.start("collect", ["farrier", "collect", "--broker", broker, "--store", store])
+            done = bench.flashed("--bundle", str(bundle))
+    assert (done["bundle"], done["device"], done["engines"]) == ("digits@1", "eyes", ["onnx"])
+    assert done["steps"][-1]["name"] == "deploy"
 
 
 def test_a_dry_run_changes_nothing(bench):
@@ -246,6 +271,4 @@ def test_a_disk_that_fills_up_meanwhile(bench, device, small_disk, wheel_cache):
 
 
 def test_the_function_and_the_command_are_one():
-    import farrier
-
     assert farrier.flash is flashing.flash
