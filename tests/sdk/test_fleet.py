@@ -183,6 +183,7 @@ def test_ls_and_show_tell_what_is_stored(
             "received": 20,
             "ledgered": 0,
             "duplicates": 0,
+            "missing": 0,
             "settled": True,
         }
         assert main(["fleet", "ls", *at]) == 0
@@ -191,7 +192,7 @@ def test_ls_and_show_tell_what_is_stored(
         assert "4 ms" in table
         assert main(["fleet", "show", "a", *at]) == 0
         shown = capsys.readouterr().out
-        assert "20 of 20 points, balanced" in shown
+        assert "20 points stored, balanced" in shown
         assert "swap: digits 0.9 to 1.0" in shown
         assert main(["fleet", "show", "a", "--json", *at]) == 0
         details = json.loads(capsys.readouterr().out)

@@ -124,6 +124,17 @@ def test_accounts_hold_for_any_order_of_arrival(tmp_path_factory, pieces, droppe
     assert account.duplicates == sum(count for _, count in pieces) - len(stored)
     assert account.ledgered == len(lost - stored)
     assert account.settled == (len(stored | lost) == produced)
+    assert account.missing == produced - len(stored | lost)
+
+
+def test_a_device_that_is_ahead_of_its_statement_hides_no_gap(store):
+    add(store, "a", batch(0, 10))
+    add(store, "a", batch(12, 20))
+    row = stores.device(store, "a").id
+    with store.transaction():
+        writing.set_statement(store, row, Statement("b1", "inference", 15))
+    (account,) = stores.balance(store, row)
+    assert (account.produced, account.received, account.missing, account.settled) == (15, 30, 2, False)
 
 
 @settings(max_examples=100)

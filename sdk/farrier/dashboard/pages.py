@@ -21,6 +21,8 @@ SPANS_S: Mapping[str, int] = {"5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "2
 DEFAULT_SPAN = "5m"
 SPARK_SPAN_S = 300
 SLICES = 60
+FACTS_IN_LIST = 20
+FACT_CHARACTERS = 200
 FOLDER = Path(__file__).parent
 
 
@@ -46,6 +48,7 @@ def templates() -> Environment:
         words.account,
     ):
         environment.filters[function.__name__] = function
+    environment.filters["fact"] = _fact
     return environment
 
 
@@ -93,6 +96,15 @@ def device_page(store: Store, fleet: str, name: str, span: str) -> dict[str, Any
     details = device_details(store, known, now_ns=time.time_ns())
     span = span if span in SPANS_S else DEFAULT_SPAN
     return {"device": details, "charts": _charts(store, known, span), "span": span, "spans": list(SPANS_S)}
+
+
+def _fact(value: Any, key: str) -> str:
+    # A birth's document is the device's own: anything may stand in it.
+    if key.endswith("_bytes") and isinstance(value, (int, float)):
+        return words.size(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value[:FACTS_IN_LIST])) or words.NOTHING
+    return str(value)[:FACT_CHARACTERS]
 
 
 def _charts(store: Store, known: Device, span: str) -> list[dict[str, Any]]:

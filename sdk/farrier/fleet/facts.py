@@ -30,6 +30,7 @@ def device_facts(store: Store, device: Device, *, now_ns: int) -> dict[str, Any]
             "received": sum(each.received for each in accounts),
             "ledgered": sum(each.ledgered for each in accounts),
             "duplicates": sum(each.duplicates for each in accounts),
+            "missing": sum(each.missing for each in accounts),
             "settled": all(each.settled for each in accounts),
         },
     }

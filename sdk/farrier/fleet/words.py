@@ -63,11 +63,14 @@ def clock(wall_ns: int) -> str:
 
 def account(balance: Mapping[str, Any]) -> str:
     """Return a telemetry account in one line."""
-    lost = f", {balance['ledgered']:,} ledgered" if balance["ledgered"] else ""
     if not balance["produced"] and not balance["received"]:
         return "no telemetry yet"
-    state = "balanced" if balance["settled"] else "not settled yet"
-    return f"{balance['received']:,} of {balance['produced']:,} points{lost}, {state}"
+    lost = f", {balance['ledgered']:,} ledgered" if balance["ledgered"] else ""
+    if balance["missing"]:
+        state = f"{balance['missing']:,} on their way or missing"
+    else:
+        state = "balanced" if balance["settled"] else "none missing so far"
+    return f"{balance['received']:,} points stored{lost}, {state}"
 
 
 def table_row(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -85,7 +88,7 @@ def device_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     """Return `fleet show` line by line."""
     work = facts["performance"]
     yield f"{facts['device']} of fleet {facts['fleet']}: {facts['presence']}, seen {ago(facts['seen_ago_s'])}"
-    yield f"desired state {facts['desired_version']}, acted on {facts['reported_version']}"
+    yield f"desired state {facts['desired_version']}, acted on {max(facts['reported_version'], 0)}"
     for each in facts["deployments"]:
         where = f" at {each['endpoint']}" if each["endpoint"] else ""
         why = f": {each['detail']}" if each["detail"] else ""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from farrier_contracts.errors import FarrierError, InputError, UsageError
 from farrier_contracts.wire.documents import Desired, Reported
+from farrier_contracts.wire.telemetry import SEQ_LIMIT
 
 from .database import Store
 from .records import Balance, Bucket, Device, Event, Reading, Totals
@@ -62,10 +63,7 @@ def balance(store: Store, device_id: int) -> list[Balance]:
         "LEFT JOIN statements ON stream_id = id WHERE device_id = ? ORDER BY id",
         (device_id,),
     ).fetchall()
-    return [
-        Balance(boot, stream, produced, received, _ledgered(store, row, dropped), duplicates, acknowledged)
-        for row, boot, stream, produced, received, duplicates, acknowledged, dropped in rows
-    ]
+    return [_balance(store, *row) for row in rows]
 
 
 def totals(store: Store, *, fleet: str | None = None) -> Totals:
@@ -79,6 +77,7 @@ def totals(store: Store, *, fleet: str | None = None) -> Totals:
         received=sum(account.received for account in accounts),
         ledgered=sum(account.ledgered for account in accounts),
         duplicates=sum(account.duplicates for account in accounts),
+        missing=sum(account.missing for account in accounts),
         unsettled=sum(not account.settled for account in accounts),
     )
 
@@ -188,14 +187,29 @@ def _newest(store: Store, device_id: int) -> Iterator[tuple[str, int, str]]:
             yield stream, *row
 
 
-def _ledgered(store: Store, stream: int, dropped: str | None) -> int:
-    lost = 0
-    for first, last in json.loads(dropped or "[]"):
-        (stored,) = store.connection.execute(
-            "SELECT count(*) FROM points WHERE stream_id = ? AND seq BETWEEN ? AND ?", (stream, first, last)
-        ).fetchone()
-        lost += last - first + 1 - stored
-    return lost
+def _balance(
+    store: Store,
+    row: int,
+    boot: str,
+    stream: str,
+    produced: int | None,
+    received: int,
+    duplicates: int,
+    acknowledged: int,
+    dropped: str | None,
+) -> Balance:
+    ranges = json.loads(dropped or "[]")
+    ledgered = sum(last - first + 1 - _stored(store, row, first, last) for first, last in ranges)
+    stated = produced or 0
+    after = _stored(store, row, stated, SEQ_LIMIT) if received else 0
+    missing = max(0, stated - ledgered - (received - after))
+    return Balance(boot, stream, produced, received, ledgered, duplicates, acknowledged, missing)
+
+
+def _stored(store: Store, stream: int, first: int, last: int) -> int:
+    return store.connection.execute(
+        "SELECT count(*) FROM points WHERE stream_id = ? AND seq BETWEEN ? AND ?", (stream, first, last)
+    ).fetchone()[0]
 
 
 def _json_path(metric: str) -> str:

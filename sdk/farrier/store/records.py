@@ -31,6 +31,8 @@ class Balance:
 
     `produced` is None until the device has stated it. `ledgered` counts the numbers that the device says it dropped
     and that are not stored either; `acknowledged` is the last number acknowledged to the device (-1 for none).
+    `missing` counts what was produced by the time of the statement and is neither stored nor ledgered: on its way, or
+    lost without a word. A device that goes on is ahead of its last statement, so that it is settled only at rest.
     """
 
     boot: str
@@ -40,6 +42,7 @@ class Balance:
     ledgered: int
     duplicates: int
     acknowledged: int
+    missing: int
 
     @property
     def settled(self) -> bool:
@@ -57,6 +60,7 @@ class Totals:
     received: int
     ledgered: int
     duplicates: int
+    missing: int
     unsettled: int  # streams
 
 
