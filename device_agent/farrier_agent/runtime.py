@@ -167,7 +167,7 @@ class Runtime:
         return job.outputs
 
     def _look_up(self, fitting: Arrays) -> Tuple[Optional[cache.Key], Optional[Arrays]]:
-        if not self.cache.enabled:
+        if not self.cache.wants():
             return None, None
         key = self.cache.key(fitting)
         kept = self.cache.get(key)
@@ -215,8 +215,7 @@ class Runtime:
         most = rules.largest_batch(self.manifest)
         if most > 1:
             self._run(rules.join([one] * most))
-        if not cache.worthwhile(int(statistics.median(hits)), int(statistics.median(runs))):
-            self.cache.switch_off()
+        self.cache.price(hit_ns=int(statistics.median(hits)), run_ns=int(statistics.median(runs)))
 
     def _example(self) -> Dict[str, np.ndarray]:
         manifest = self.manifest

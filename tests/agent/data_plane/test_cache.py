@@ -82,6 +82,32 @@ def test_a_hit_must_be_clearly_cheaper_than_a_run(hit_ns, run_ns, want):
     assert caching.worthwhile(hit_ns, run_ns) is want
 
 
+def look_up(cache, numbers) -> int:
+    """Ask for each number as a client would, and return how many were looked up."""
+    looked = 0
+    for number in numbers:
+        if cache.wants():
+            looked += 1
+            key = cache.key({"x": np.array([number])})
+            if cache.get(key) is None:
+                cache.put(key, {"y": np.array([number])})
+    return looked
+
+
+def test_it_rests_while_nothing_comes_twice_and_tries_again():
+    cache = make()
+    cache.price(hit_ns=10, run_ns=100)
+    trial, rest = caching.TRIAL_LOOKUPS, caching.REST_LOOKUPS
+    assert look_up(cache, range(trial + rest)) == trial
+    assert look_up(cache, [7] * 10_000) == 10_000  # the next trial pays
+
+
+def test_it_goes_on_while_enough_comes_twice():
+    cache = make()
+    cache.price(hit_ns=10, run_ns=100)
+    assert look_up(cache, (n // 2 for n in range(5000))) == 5000
+
+
 @pytest.fixture
 def slow_bundle(make_bundle, shared_data):
     """A model that costs many times a hit: the face detector."""
