@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,3 +105,16 @@ def test_one_version() -> None:
         assert farrier_contracts.__version__ not in manifest.read_text(), f"{manifest} holds a second version"
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert f"## {farrier_contracts.__version__}" in changelog
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import farrier_agent.engines.ort", "import farrier_converters.graph.run", "import farrier"],
+)
+def test_engines_send_nothing_to_their_makers(statement: str, tmp_path: Path) -> None:
+    """ONNX Runtime's own usage reports leave a file in the temporary folder as soon as they start."""
+    code = f"{statement}; import onnxruntime"
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    environment["TMPDIR"] = str(tmp_path)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+    assert not list(tmp_path.iterdir())

@@ -178,7 +178,7 @@ def _stage(scene: Scene, bundle: Path, token: str, devices: list[str], say: Say)
     repo.publish(bundle, repo=scene.repository)
     scene.start_repository()
     scene.start_broker()
-    fleet.init(
+    fleet.init_fleet(
         scene.fleet_file.parent,
         name=FLEET,
         broker=scene.broker_url,
@@ -190,7 +190,7 @@ def _stage(scene: Scene, bundle: Path, token: str, devices: list[str], say: Say)
     for device in devices:
         scene.start_agent(device)
     scene.wait_known(devices)
-    fleet.rollout(f"{DEPLOYMENT}@{VERSION}", fleet=scene.fleet_file, devices=devices)
+    fleet.rollout(fleet.load_fleet(scene.fleet_file), f"{DEPLOYMENT}@{VERSION}", names=devices)
     scene.start_dashboard(token)
     running = scene.wait_live(devices)
     say(f"{DEPLOYMENT} {VERSION} is live on {len(running)} devices")

@@ -118,7 +118,7 @@ class Scene:
 
     def start_agent(self, device: str) -> Child:
         """Start one device's agent with a folder of its own."""
-        home = self.folder / "devices" / device
+        home = self.folder / device  # short: a Unix socket below it has 107 characters in all
         home.mkdir(parents=True, exist_ok=True)
         config = home / "agent.toml"
         config.write_text(
