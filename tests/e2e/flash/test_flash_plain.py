@@ -115,3 +115,14 @@ def test_wrong_usage(prefix):
     done = prefix.ctl("dance")
     assert done.returncode == 2
     assert "usage" in done.stderr
+
+
+def test_it_is_the_same_agent_through_a_symbolic_link(prefix, tmp_path, eventually):
+    prefix.ctl("start")
+    eventually(lambda: prefix.starts, what="the agent starts")
+    link = tmp_path.parent / f"{tmp_path.name}-link"
+    link.symlink_to(tmp_path)
+    status = subprocess.run(
+        [link / "bin" / "farrier-agentctl", "status"], capture_output=True, text=True, check=False
+    )
+    assert status.stdout.startswith("running")
