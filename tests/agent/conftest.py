@@ -1,19 +1,30 @@
-"""A real broker, and a small collector that stores and acknowledges as the fleet's does."""
+"""A real broker, a small collector that stores and acknowledges as the fleet's does, and whole agents."""
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cbor2
 import paho.mqtt.client as mqtt
 import pytest
 
+from farrier_contracts.bundle import Artifact, Golden, Manifest, build
+from farrier_contracts.tensors import TensorSpec
 from farrier_contracts.wire import payload, telemetry, topics
+from farrier_contracts.wire.documents import Desired, WantedDeployment
+from farrier_contracts.wire.topics import Topic
 
 
 class Mosquitto:
@@ -140,3 +151,150 @@ def collector(mosquitto: Mosquitto) -> Iterator[Collector]:
     made = Collector(mosquitto.port)
     yield made
     made.close()
+
+
+LIMIT_S = 60
+
+
+def scale_bundle(folder: Path, version: str, *, factor: float, golden_factor: float | None = None) -> Path:
+    """y = factor * x, with a golden case that agrees unless `golden_factor` says otherwise."""
+    import numpy as np
+    from onnx import TensorProto, helper
+
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Mul", ["x", "k"], ["y"])],
+            "scale",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+            [helper.make_tensor("k", TensorProto.FLOAT, [], [factor])],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    golden = io.BytesIO()
+    x = np.ones((1, 1, 2), np.float32)
+    np.savez(golden, **{"in.x": x, "out.y": x * (golden_factor or factor)})
+    manifest = Manifest(
+        name="scale",
+        version=version,
+        inputs=(TensorSpec("x", "FP32", (-1, 2)),),
+        outputs=(TensorSpec("y", "FP32", (-1, 2)),),
+        artifacts=(Artifact("model.onnx", "onnx", "onnxruntime", "fp32", "host"),),
+        golden=Golden("golden.npz", {"y": 1e-5}),
+    )
+    path = folder / f"scale-{version}.farrier"
+    build(path, manifest, {"model.onnx": model.SerializeToString(), "golden.npz": golden.getvalue()})
+    return path
+
+
+@dataclass
+class Agent:
+    """One `farrier-agent run`, over as many lives as the test wants."""
+
+    folder: Path
+    config: Path
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        return self.processes[-1]
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def start(self, **environment: str) -> None:
+        with (self.folder / "log").open("a") as log:
+            self.processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "farrier_agent", "run", "--config", str(self.config)],
+                    stderr=log,
+                    text=True,
+                    env={**os.environ, **environment},
+                )
+            )
+
+    def children(self) -> list[int]:
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(LIMIT_S)
+
+
+@dataclass
+class World:
+    """An agent, its repository and what the fleet says."""
+
+    agent: Agent
+    repo: Path
+    collector: Any
+    eventually: Callable[..., Any]
+    version: int = 0
+
+    def publish(self, version: str, **how: float) -> None:
+        from farrier import repo
+
+        repo.publish(scale_bundle(self.agent.folder, version, **how), repo=self.repo)
+
+    def want(self, *deployments: WantedDeployment) -> None:
+        self.version += 1
+        desired = Desired(self.version, deployments).to_document()
+        self.collector.publish(Topic("demo", "edge-1", "desired"), desired)
+
+    def phase(self, name: str, version: str, phase: str) -> dict:
+        def reached() -> dict | None:
+            found = self.collector.deployment(name)
+            return found if (found.get("version"), found.get("phase")) == (version, phase) else None
+
+        return self.eventually(reached, what=f"{name} {version} {phase}:\n{self.agent.log}")
+
+    @staticmethod
+    def ask(endpoint: str, name: str, value: float = 2.0) -> float:
+        body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [value, value]}]}
+        request = urllib.request.Request(
+            f"{endpoint}/v2/models/{name}/infer",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as response:
+            return json.loads(response.read())["outputs"][0]["data"][0]
+
+    @staticmethod
+    def alive(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def world(tmp_path: Path, mosquitto: Any, collector: Any, eventually: Callable[..., Any]) -> Iterator[World]:
+    from farrier import repo  # the control plane's own tests run where the host's package cannot
+
+    made = repo.init(tmp_path / "repo")
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        f"""
+        device = "edge-1"
+        fleet = "demo"
+        state_dir = "state"
+        [broker]
+        url = "{mosquitto.url}"
+        [repository]
+        url = "{made.public}"
+        root = "{made.root}"
+        [telemetry]
+        interval_s = 0.1
+        batch_wait_s = 0.1
+        [worker]
+        hang_limit_s = 2
+        """
+    )
+    agent = Agent(tmp_path, config)
+    yield World(agent, tmp_path / "repo", collector, eventually)
+    for process in agent.processes:
+        process.kill()
+        process.wait()
