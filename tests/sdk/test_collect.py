@@ -7,7 +7,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import threading
 import time
 import zlib
@@ -17,8 +16,6 @@ import cbor2
 import pytest
 
 from farrier import store as stores
-from farrier.cli import main
-from farrier.collect import connect, new_client, parse_broker
 from farrier.store import writing
 from farrier_contracts.wire.documents import Desired, State, WantedDeployment
 
@@ -251,7 +248,9 @@ def test_hostile_messages_are_counted_and_dropped(
 ):
     chance = random.Random(7)
     device = new_device(mosquitto, "a")
+    device.announce()
     with collector(mosquitto) as process:
+        eventually(lambda: known(fleet_store), what="the collector listens")
         device.produce(300)
         for _ in range(400):
             topic, payload = hostile(chance)
@@ -343,47 +342,6 @@ def test_a_broker_that_restarts_is_found_again(
     assert account(fleet_store).received == 150
 
 
-@pytest.mark.parametrize(
-    ("options", "code", "words"),
-    [
-        (
-            ("--broker", "mqtt://127.0.0.1:{closed}", "--store", "sqlite:///{folder}/x.db"),
-            1,
-            "no broker answers",
-        ),
-        (("--broker", "http://h", "--store", "sqlite:///{folder}/x.db"), 2, "mqtt://host:1883"),
-        (("--broker", "mqtt://h:99999", "--store", "sqlite:///{folder}/x.db"), 2, "mqtt://host:1883"),
-        (("--broker", "mqtt://127.0.0.1", "--store", "redis://x"), 2, "sqlite:///name.db"),
-        (("--broker", "mqtt://127.0.0.1", "--store", "sqlite:///{folder}/no/x.db"), 2, "does not exist"),
-        (
-            ("--broker", "mqtt://127.0.0.1", "--store", "sqlite:///{folder}/x.db", "--fleet", "No!"),
-            2,
-            "fleet's name",
-        ),
-    ],
-)
-def test_wrong_input_is_one_sentence(options, code, words, tmp_path, free_port, capsys):
-    filled = [option.format(closed=free_port(), folder=tmp_path) for option in options]
-    result = subprocess.run(
-        [sys.executable, "-c", "import sys; from farrier.cli import main; sys.exit(main())",
-         "collect", *filled, "--connect-timeout", "0.3"],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert result.returncode == code
-    assert result.stdout == ""
-    assert result.stderr.count("\n") == 1
-    assert words in result.stderr
-
-
-def test_a_second_collector_on_one_store_is_refused(mosquitto, collector, tmp_path, eventually, capsys):
-    with collector(mosquitto):
-        eventually(
-            lambda: "connected" in (tmp_path / "collector.log").read_text(), what="the first collector"
-        )
-        assert main(["collect", "--broker", mosquitto, "--store", f"sqlite:///{tmp_path}/fleet.db"]) == 1
-    assert "another collector" in capsys.readouterr().err
-
-
 def test_events_sent_while_no_collector_runs_are_kept_by_the_broker(
     mosquitto, collector, new_device, fleet_store, eventually
 ):
@@ -411,23 +369,3 @@ def test_the_typed_function_stops_and_tells_what_it_did(mosquitto, new_device, t
     worker.join(20)
     assert done[0].points == 25
     assert said[0].startswith("connected")
-
-
-def test_a_broker_that_refuses_is_told_apart(tmp_path, running, free_port, eventually):
-    if not Path("/usr/sbin/mosquitto").exists():
-        pytest.skip("mosquitto is not installed")
-    port = free_port()
-    (tmp_path / "m.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous false\n")
-    with running("/usr/sbin/mosquitto", "-c", str(tmp_path / "m.conf"), log=tmp_path / "m.log"):
-        address = parse_broker(f"mqtt://127.0.0.1:{port}")
-        refused = []
-        client = new_client(address, "x")
-        client.on_connect = lambda client, userdata, flags, reason, properties: refused.append(
-            reason.is_failure
-        )
-        connect(client, address)
-        client.loop_start()
-        eventually(lambda: refused, what="an answer")
-        client.disconnect()
-        client.loop_stop()
-    assert refused[0]

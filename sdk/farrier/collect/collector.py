@@ -99,6 +99,8 @@ class _Collector:
         self._queue: queue.Queue[_Delivery] = queue.Queue(settings.queue_messages)
         self._rejected: Counter[str] = Counter()
         self._stop = threading.Event()
+        self._answered = threading.Event()  # the broker has accepted or refused the first connection
+        self._refusal = ""
 
     def run(self, broker: Broker, stop: threading.Event) -> Summary:
         self._stop = stop
@@ -106,6 +108,7 @@ class _Collector:
         connect(client, broker, timeout_s=self._settings.connect_timeout_s)
         client.loop_start()
         try:
+            self._await_answer(broker)
             while not stop.is_set():
                 self._commit(client, self._gather(self._settings.poll_s))
             while not self._queue.empty():  # what came before the stop
@@ -131,15 +134,16 @@ class _Collector:
 
         def on_connect(client: Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
             if reason.is_failure:
-                self._say(f"the broker {broker} refuses the collector ({reason}); trying again")
+                self._refuse(broker, str(reason))
                 return
             fleet = self._fleet or "+"
             client.subscribe([(topics.subscription(fleet, kind), 0 if kind == "t" else 1) for kind in KINDS])
             self._say(f"connected to {broker}")
+            self._answered.set()
             self._put(_Delivery(""))
 
         def on_disconnect(client: Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
-            if not self._stop.is_set():
+            if self._answered.is_set() and not self._refusal and not self._stop.is_set():
                 self._say(f"lost the broker {broker} ({reason}); trying again")
 
         def on_message(client: Client, userdata: Any, message: MQTTMessage) -> None:
@@ -156,6 +160,13 @@ class _Collector:
         client.on_message = on_message
         return client
 
+    def _refuse(self, broker: Broker, reason: str) -> None:
+        if self._answered.is_set():  # it was accepted before: whoever changed that may change it back
+            self._say(f"the broker {broker} refuses the collector ({reason}); trying again")
+        else:
+            self._refusal = reason
+            self._answered.set()
+
     def _put(self, delivery: _Delivery) -> None:
         while not self._stop.is_set():
             try:
@@ -165,6 +176,17 @@ class _Collector:
                 continue  # not reading the socket is the back-pressure
 
     # on the writer's thread
+
+    def _await_answer(self, broker: Broker) -> None:
+        deadline = time.monotonic() + self._settings.connect_timeout_s
+        while not self._answered.wait(self._settings.poll_s) and not self._stop.is_set():
+            if time.monotonic() > deadline:
+                raise FarrierError(f"the broker {broker} does not answer; see whether it is an MQTT broker")
+        if self._refusal:
+            raise FarrierError(
+                f"the broker {broker} refuses the collector ({self._refusal}); "
+                "give a user and password as mqtt://user:password@host"
+            )
 
     def _gather(self, wait_s: float) -> list[_Delivery]:
         try:

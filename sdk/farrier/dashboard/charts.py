@@ -52,13 +52,7 @@ def chart(
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top
 
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">']
-    for tick in ticks:
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-        )
-        parts.append(
-            f'<text class="tick end" x="{LEFT - 6}" y="{y(tick) + 3.5:.1f}">{escape(words(tick))}</text>'
-        )
+    parts += [_grid_line(y(tick), words(tick)) for tick in ticks]
     for at_ns, label in time_ticks(since_ns, until_ns):
         parts.append(f'<text class="tick middle" x="{x(at_ns):.1f}" y="{HEIGHT - 7}">{label}</text>')
     for line in lines:
@@ -112,6 +106,11 @@ def time_ticks(since_ns: int, until_ns: int) -> list[tuple[int, str]]:
         for at in range(first, until_ns // 10**9 + 1, step)
         if since_ns / 1e9 + margin <= at <= until_ns / 1e9 - margin
     ]
+
+
+def _grid_line(y: float, label: str) -> str:
+    line = f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+    return f'{line}<text class="tick end" x="{LEFT - 6}" y="{y + 3.5:.1f}">{escape(label)}</text>'
 
 
 def _pieces(curve: Curve) -> list[list[tuple[float, float]]]:

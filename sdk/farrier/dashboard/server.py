@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from farrier_contracts.errors import FarrierError, InputError
+from farrier_contracts.errors import FarrierError
 
 from ..store import Store, open_store
 from . import pages
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import ASGIApp
+
+Facts = Callable[[Store, "Request"], dict[str, Any]]
 
 STATIC = Path(__file__).parent / "static"
 GOODBYE_S = 3
@@ -66,50 +68,46 @@ def make_app(store_url: str, token: str) -> ASGIApp:
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
-    def page(template: str, facts: Callable[[Store, Request], Any]) -> Callable[[Request], Response]:
+    def route(path: str, facts: Facts, template: str = "") -> Route:
         def answer(request: Request) -> Response:
             with open_store(store_url) as store:
-                return HTMLResponse(pages.render(template, facts(store, request)))
+                found = facts(store, request)
+            return HTMLResponse(pages.render(template, found)) if template else JSONResponse(found)
 
-        return answer
-
-    def data(facts: Callable[[Store, Request], Any]) -> Callable[[Request], Response]:
-        def answer(request: Request) -> Response:
-            with open_store(store_url) as store:
-                return JSONResponse(facts(store, request))
-
-        return answer
-
-    def fleet(store: Store, request: Request) -> Any:
-        return pages.fleet_page(store)
-
-    def device(store: Store, request: Request) -> Any:
-        return pages.device_page(store, *_named(request), _span(request))
-
-    def not_found(request: Request, error: Exception) -> Response:
-        return _refusal(
-            request, 404, str(error) if isinstance(error, FarrierError) else "there is no such page"
-        )
-
-    def busy(request: Request, error: Exception) -> Response:
-        return _refusal(request, 503, "the store cannot be read at the moment")
+        return Route(path, answer)
 
     where = "{fleet}/{device}"
     routes = [
-        Route("/", page("fleet.html", fleet)),
-        Route("/fragments/fleet", page("fleet_body.html", fleet)),
-        Route(f"/devices/{where}", page("device.html", device)),
-        Route(f"/fragments/devices/{where}", page("device_body.html", device)),
-        Route("/api/fleet", data(lambda store, request: pages.fleet_facts(store))),
-        Route(f"/api/devices/{where}", data(lambda store, r: pages.device_facts_of(store, *_named(r)))),
-        Route(
+        route("/", _fleet, "fleet.html"),
+        route("/fragments/fleet", _fleet, "fleet_body.html"),
+        route(f"/devices/{where}", _device, "device.html"),
+        route(f"/fragments/devices/{where}", _device, "device_body.html"),
+        route("/api/fleet", lambda store, request: pages.fleet_facts(store)),
+        route(f"/api/devices/{where}", lambda store, request: pages.device_facts_of(store, *_named(request))),
+        route(
             f"/api/devices/{where}/curves",
-            data(lambda store, request: pages.curves_of(store, *_named(request), _span(request))),
+            lambda store, request: pages.curves_of(store, *_named(request), _span(request)),
         ),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
-    handlers = {404: not_found, InputError: not_found, FarrierError: not_found, sqlite3.Error: busy}
+    handlers = {404: _not_found, FarrierError: _not_found, sqlite3.Error: _busy}
     return Guard(Starlette(routes=routes, exception_handlers=handlers), token)
+
+
+def _fleet(store: Store, request: Request) -> dict[str, Any]:
+    return pages.fleet_page(store)
+
+
+def _device(store: Store, request: Request) -> dict[str, Any]:
+    return pages.device_page(store, *_named(request), _span(request))
+
+
+def _not_found(request: Request, error: Exception) -> Response:
+    return _refusal(request, 404, str(error) if isinstance(error, FarrierError) else "there is no such page")
+
+
+def _busy(request: Request, error: Exception) -> Response:
+    return _refusal(request, 503, "the store cannot be read at the moment")
 
 
 def _named(request: Request) -> tuple[str, str]:
