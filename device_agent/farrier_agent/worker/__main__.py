@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import sys
 from pathlib import Path
+from typing import Any, Callable, Coroutine
 
 from farrier_contracts.errors import UsageError
 
@@ -37,7 +39,16 @@ def main() -> int:
     except (UsageError, ValueError) as error:
         sys.stderr.write(f"worker: {error}\n")
         return EXIT_FAILED
-    return asyncio.run(live(options))
+    return _event_loop_runner()(live(options))
+
+
+def _event_loop_runner() -> Callable[[Coroutine[Any, Any, int]], int]:
+    """Return uvloop's runner where it is installed: fewer microseconds per request, nothing else differs."""
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return asyncio.run
+    return uvloop.run
 
 
 if __name__ == "__main__":
