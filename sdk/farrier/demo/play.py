@@ -232,7 +232,11 @@ def _account(
         say("stopping the agents; waiting for the last telemetry ...")
         scene.group.stop([child for child in scene.group.children if child.name in endpoints])
     try:
-        scene.group.wait_until(scene.settled, what="the last telemetry arriving", limit_s=SETTLE_LIMIT_S)
+        scene.group.wait_until(
+            lambda: scene.settled(at_rest=not keep),
+            what="the last telemetry arriving",
+            limit_s=SETTLE_LIMIT_S,
+        )
     except FarrierError as error:
         say(str(error))
     totals = scene.totals()

@@ -172,9 +172,13 @@ class Scene:
         with open_store(self.store_url) as store:
             return queries.totals(store, fleet=FLEET)
 
-    def settled(self) -> bool:
-        """Say whether every telemetry point that was produced is stored or ledgered."""
-        return self.totals().unsettled == 0
+    def settled(self, *, at_rest: bool) -> bool:
+        """Say whether every telemetry point that was produced is stored or ledgered.
+
+        `at_rest` waits for the last word of agents that were stopped: their final statement comes before it.
+        """
+        totals = self.totals()
+        return totals.unsettled == 0 and not (at_rest and totals.online)
 
 
 def listens(port: int) -> bool:

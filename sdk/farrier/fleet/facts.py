@@ -26,7 +26,7 @@ def device_facts(store: Store, device: Device, *, now_ns: int) -> dict[str, Any]
         "reported_version": reported.desired_version if reported else 0,
         "performance": asdict(performance(store, device.id, now_ns=now_ns)),
         "balance": {
-            "produced": sum(each.produced or 0 for each in accounts),
+            "produced": sum(each.produced for each in accounts),
             "received": sum(each.received for each in accounts),
             "ledgered": sum(each.ledgered for each in accounts),
             "duplicates": sum(each.duplicates for each in accounts),
@@ -45,6 +45,6 @@ def device_details(store: Store, device: Device, *, now_ns: int) -> dict[str, An
         "birth": device.birth,
         "health": dict(device.reported.health) if device.reported else {},
         "desired": device.desired.to_document() if device.desired else None,
-        "streams": [{**vars(each), "settled": each.settled} for each in balance(store, device.id)],
+        "streams": [{**vars(each), "missing": each.missing, "settled": each.settled} for each in balance(store, device.id)],
         "events": [vars(each) for each in events(store, device.id, limit=EVENTS_SHOWN)],
     }

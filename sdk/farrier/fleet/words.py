@@ -66,10 +66,8 @@ def account(balance: Mapping[str, Any]) -> str:
     if not balance["produced"] and not balance["received"]:
         return "no telemetry yet"
     lost = f", {balance['ledgered']:,} ledgered" if balance["ledgered"] else ""
-    if balance["missing"]:
-        state = f"{balance['missing']:,} on their way or missing"
-    else:
-        state = "balanced" if balance["settled"] else "none missing so far"
+    missing = balance["missing"]
+    state = f"{missing:,} on their way or missing" if missing else "balanced"
     return f"{balance['received']:,} points stored{lost}, {state}"
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from farrier_contracts.errors import FarrierError, InputError, UsageError
 from farrier_contracts.wire.documents import Desired, Reported
-from farrier_contracts.wire.telemetry import SEQ_LIMIT
 
 from .database import Store
 from .records import Balance, Bucket, Device, Event, Reading, Totals
@@ -73,7 +72,7 @@ def totals(store: Store, *, fleet: str | None = None) -> Totals:
     return Totals(
         devices=len(known),
         online=sum(each.online for each in known),
-        produced=sum(account.produced or 0 for account in accounts),
+        produced=sum(account.produced for account in accounts),
         received=sum(account.received for account in accounts),
         ledgered=sum(account.ledgered for account in accounts),
         duplicates=sum(account.duplicates for account in accounts),
@@ -192,7 +191,7 @@ def _balance(
     row: int,
     boot: str,
     stream: str,
-    produced: int | None,
+    stated: int | None,
     received: int,
     duplicates: int,
     acknowledged: int,
@@ -200,10 +199,9 @@ def _balance(
 ) -> Balance:
     ranges = json.loads(dropped or "[]")
     ledgered = sum(last - first + 1 - _stored(store, row, first, last) for first, last in ranges)
-    stated = produced or 0
-    after = _stored(store, row, stated, SEQ_LIMIT) if received else 0
-    missing = max(0, stated - ledgered - (received - after))
-    return Balance(boot, stream, produced, received, ledgered, duplicates, acknowledged, missing)
+    newest = store.connection.execute("SELECT max(seq) FROM points WHERE stream_id = ?", (row,)).fetchone()[0]
+    produced = max(stated or 0, 0 if newest is None else newest + 1)
+    return Balance(boot, stream, produced, received, ledgered, duplicates, acknowledged, stated is not None)
 
 
 def _stored(store: Store, stream: int, first: int, last: int) -> int:

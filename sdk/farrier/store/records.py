@@ -29,25 +29,29 @@ class Device:
 class Balance:
     """The account of one stream of one boot: received + ledgered = produced once all is in.
 
-    `produced` is None until the device has stated it. `ledgered` counts the numbers that the device says it dropped
-    and that are not stored either; `acknowledged` is the last number acknowledged to the device (-1 for none).
-    `missing` counts what was produced by the time of the statement and is neither stored nor ledgered: on its way, or
-    lost without a word. A device that goes on is ahead of its last statement, so that it is settled only at rest.
+    `produced` is what the device last stated, or what its newest stored point proves where that is more: a device that
+    goes on is ahead of its last statement. `ledgered` counts the numbers that the device says it dropped and that are
+    not stored either; `acknowledged` is the last number acknowledged to the device (-1 for none).
     """
 
     boot: str
     stream: str
-    produced: int | None
+    produced: int
     received: int
     ledgered: int
     duplicates: int
     acknowledged: int
-    missing: int
+    stated: bool
+
+    @property
+    def missing(self) -> int:
+        """Count what was produced and is neither stored nor ledgered: on its way, or lost without a word."""
+        return self.produced - self.received - self.ledgered
 
     @property
     def settled(self) -> bool:
-        """Say whether every point that was produced is stored or known to be lost."""
-        return self.produced is not None and self.received + self.ledgered == self.produced
+        """Say whether every point known to have been produced is stored or known to be lost."""
+        return self.missing == 0
 
 
 @dataclass(frozen=True)
