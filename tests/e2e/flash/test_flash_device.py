@@ -162,7 +162,13 @@ def interrupted_upgrade(bench: Bench, eventually: Callable) -> None:
     """Kill the client in the middle of an upload: the half release goes, nothing else changes."""
     with (bench.fleet.parent / "interrupted.log").open("wb") as log:
         process = subprocess.Popen(
-            bench.command("--engine", "litert"), stdout=log, stderr=log, env=bench.environment
+            bench.command("--engine", "litert"),
+            stdout=log,
+            stderr=log,
+            env={
+                **bench.environment,
+                "TMPDIR": str(bench.prefix.parent),
+            },  # what a killed client leaves goes too
         )
         wheels = bench.prefix / "releases" / "2" / "wheels"
         eventually(
