@@ -154,6 +154,7 @@ def collector(mosquitto: Mosquitto) -> Iterator[Collector]:
 
 
 LIMIT_S = 60
+LIFE = "--- life"  # a line of the log
 
 
 def scale_bundle(folder: Path, version: str, *, factor: float, golden_factor: float | None = None) -> Path:
@@ -204,8 +205,14 @@ class Agent:
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
+    @property
+    def last_life(self) -> str:
+        return self.log.rpartition(LIFE)[2]
+
     def start(self, **environment: str) -> None:
         with (self.folder / "log").open("a") as log:
+            log.write(f"{LIFE} {len(self.processes) + 1}\n")
+            log.flush()
             self.processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "farrier_agent", "run", "--config", str(self.config)],

@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Deque, Dict, FrozenSet, List, Mapping, Optional, Set, Tuple, Union
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Set, Tuple, Union
 
 from farrier_contracts.bundle.store import write_atomically
 from farrier_contracts.errors import InputError
@@ -20,6 +19,7 @@ from ..config import Config
 from ..spool import Spool
 from . import rules
 from .connection import Connection, Happened
+from .events import Events
 from .messages import pack, unpack
 from .sender import Sender
 
@@ -77,9 +77,7 @@ class Uplink:
         self._reported = Reported(-1)
         self._told: Tuple[Any, float] = (None, 0.0)  # what the last reported state said, and when
         self._reports: Dict[int, FrozenSet[str]] = {}  # message id -> boots that had nothing left to send
-        self._events: Deque[Tuple[int, str, bytes]] = deque(maxlen=settings.events)
-        self._event_ids: Dict[int, int] = {}  # message id -> event number
-        self._event_count = 0
+        self._events = Events(spool.current.name, limit=settings.events)
         self._closing: Optional[float] = None  # when to stop waiting for acknowledgements
         self._farewell: Optional[FrozenSet[int]] = None  # message ids still to be delivered
         self.settled = False  # whether the fleet has everything of this run
@@ -121,19 +119,7 @@ class Uplink:
 
     def tell(self, kind: str, document: Mapping[str, Any]) -> None:
         """Send an event; it is kept, the newest ones first, until the broker has it."""
-        self._event_count += 1
-        body = {
-            "v": 1,
-            "boot": self._spool.current.name,
-            "seq": self._event_count,
-            "mono_ns": time.monotonic_ns(),
-            "wall_ns": time.time_ns(),
-            **document,
-        }
-        event = (self._event_count, str(self._topic("e", kind)), pack(body))
-        self._events.append(event)
-        if self._connected:
-            self._send_event(event)
+        self._events.add(str(self._topic("e", kind)), document)
 
     def answer(self, command: Command, status: str, **details: Any) -> None:
         """Publish a command's next state: executing, successful or failed."""
@@ -153,6 +139,7 @@ class Uplink:
         if self._connection is not None:
             inbound = self._take(self._connection.advance(readable=readable, writable=writable), now)
         if self._connected:
+            self._events.send(lambda topic, data: self._send(topic, data, retain=False))
             for topic, data in self._sender.due(now=now, at_once=self._closing is not None):
                 self._send(topic, data, retain=False)
             self._report(now)
@@ -166,6 +153,7 @@ class Uplink:
         """Begin the clean end: send what is left, say offline, leave. Go on calling `step` until `closed`."""
         if self._closing is None:
             self._closing = time.monotonic() + (self._settings.flush_s if self._connected else 0)
+            self._sender.rewind()  # there is no time left to wait for acknowledgements that may not come
 
     def cut(self) -> None:
         """End at once."""
@@ -210,9 +198,8 @@ class Uplink:
         self._publish(self._topic("state"), self._state(online=True))
         self._publish(self._topic("birth"), self._birth)
         self._sender.rewind()
-        self._told, self._reports, self._event_ids = (None, 0.0), {}, {}
-        for event in self._events:
-            self._send_event(event)
+        self._told, self._reports = (None, 0.0), {}
+        self._events.rewind()
 
     def _lost(self, why: str, now: float) -> None:
         self.cut()
@@ -241,9 +228,7 @@ class Uplink:
         return [message for message in found if message is not None]
 
     def _delivered(self, mid: int) -> None:
-        number = self._event_ids.pop(mid, None)
-        if number is not None:
-            self._events = deque((e for e in self._events if e[0] != number), self._events.maxlen)
+        self._events.delivered(mid)
         sent_all = self._reports.pop(mid, frozenset())
         for boot in self._spool.old:
             if boot.name in sent_all:
@@ -323,9 +308,6 @@ class Uplink:
                 self._connection.leave()
                 self._connection.advance(readable=False, writable=True)
             self.cut()
-
-    def _send_event(self, event: Tuple[int, str, bytes]) -> None:
-        self._event_ids[self._send(event[1], event[2], retain=False)] = event[0]
 
     def _publish(self, topic: topics.Topic, document: Mapping[str, Any]) -> int:
         return self._send(str(topic), pack(document), retain=topic.retained)

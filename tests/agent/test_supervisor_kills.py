@@ -39,9 +39,12 @@ def test_received_and_ledgered_is_produced(world: Any, mosquitto: Any, seed: int
             mosquitto.start(world.eventually)
         world.collector.deaf = victim == "deaf"
     world.collector.deaf = False
+    world.eventually(lambda: "connected to" in world.agent.last_life)
     spool = world.agent.folder / "state" / "spool"
     world.eventually(lambda: len(list(spool.iterdir())) == 1, what="earlier boots to be settled")
     world.phase("doubler", "1", "live")
+    reached = len(world.collector.values("system.memory.usage")) + 5
+    world.eventually(lambda: len(world.collector.values("system.memory.usage")) > reached)
     assert world.agent.stop() == 0
     assert set(world.collector.missing().values()) == {0}
     assert len({boot for boot, _ in world.collector.statements}) <= lives
