@@ -49,7 +49,7 @@ def plain(_data: Path, folder: Path) -> Path:
 
 
 SUBJECTS: dict[str, Callable[[Path, Path], Path]] = {
-    "digits": lambda _data, _folder: ROOT / "sdk" / "farrier" / "demo" / "assets" / "digits.onnx",
+    "digits": lambda _data, _folder: ROOT / "sdk" / "farrier" / "showcase" / "assets" / "digits.onnx",
     "conv-net": plain,
     "resnet20": resnet20,
     "ultraface": lambda data, _folder: data / "ultraface" / "models" / "onnx" / "version-RFB-320.onnx",

@@ -1,7 +1,7 @@
 """Train the small convolutional network that `farrier demo` uses, on scikit-learn's digits.
 
     pip install torch onnx onnxscript scikit-learn
-    python examples/train_digits.py [--seed 7] [--epochs 60] [--out sdk/farrier/demo/assets]
+    python examples/train_digits.py [--seed 7] [--epochs 60] [--out sdk/farrier/showcase/assets]
 
 Writes digits.onnx (free batch; input: 8x8 pictures with values 0..16), digits-eval.npz (the rows that training never
 saw, with labels), digits-calib.npz (training rows for calibration) and digits.json (seed, accuracy, versions).
@@ -10,6 +10,8 @@ The data are the test part of "Optical Recognition of Handwritten Digits" (E. Al
 Repository, CC BY 4.0) as scikit-learn ships them.
 """
 
+# torch is the user's to install: the checkers' environment does without it
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import argparse
@@ -54,10 +56,11 @@ def split(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return training pictures and labels, evaluation pictures and labels: float32 [N, 1, 8, 8] and int64 [N]."""
     pictures, labels = load_digits(return_X_y=True)
     pictures = pictures.astype(np.float32).reshape(-1, 1, 8, 8)
-    x, x_eval, y, y_eval = train_test_split(
-        pictures, labels.astype(np.int64), test_size=EVALUATION_ROWS, random_state=seed, stratify=labels
+    train_rows, eval_rows = train_test_split(
+        np.arange(len(labels)), test_size=EVALUATION_ROWS, random_state=seed, stratify=labels
     )
-    return x, y, x_eval, y_eval
+    labels = labels.astype(np.int64)
+    return pictures[train_rows], labels[train_rows], pictures[eval_rows], labels[eval_rows]
 
 
 def train(model: nn.Module, x: Tensor, y: Tensor, *, epochs: int, seed: int) -> None:
@@ -100,17 +103,23 @@ def export(model: nn.Module, path: Path) -> None:
     )
     assert program is not None
     proto = program.model_proto
-    for item in (*proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.value_info, proto.graph):
+    for item in (
+        *proto.graph.node,
+        *proto.graph.input,
+        *proto.graph.output,
+        *proto.graph.value_info,
+        proto.graph,
+    ):
         del item.metadata_props[:]  # stack traces with paths of this machine
     onnx.save(proto, path)
 
 
 def main() -> None:
     """Train, export, and write the data beside the model."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--seed", type=int, default=7)
     arguments.add_argument("--epochs", type=int, default=60)
-    arguments.add_argument("--out", type=Path, default=Path("sdk/farrier/demo/assets"))
+    arguments.add_argument("--out", type=Path, default=Path("sdk/farrier/showcase/assets"))
     options = arguments.parse_args()
 
     torch.manual_seed(options.seed)

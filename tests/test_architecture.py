@@ -27,7 +27,17 @@ MAY_IMPORT = {
 FILE_LINES = 400
 FUNCTION_LINES = 60
 FOLDER_MODULES = 15
-HEAVY = {"torch", "onnx", "onnxruntime", "ai_edge_litert", "tensorflow", "click", "rich", "starlette", "amqtt"}
+HEAVY = {
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "ai_edge_litert",
+    "tensorflow",
+    "click",
+    "rich",
+    "starlette",
+    "amqtt",
+}
 HOST = {"farrier", "farrier_converters"}
 
 
@@ -75,13 +85,19 @@ def test_files_functions_and_folders_stay_small(package: str) -> None:
 
 
 def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def loaded_by(statement: str) -> set[str]:
     """Top-level names in sys.modules after a statement, in a fresh interpreter."""
     code = f"{statement}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     return set(done.stdout.split())
 
 

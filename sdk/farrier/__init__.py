@@ -1,6 +1,7 @@
 """Farrier: optimize models, put them on devices, and see what they really do.
 
-Whatever a command does is a function of the same name here; each is imported on first use.
+Whatever a command does is a function of the same name here; each is imported on first use. Command groups are
+modules: `farrier.bundle.build`, `farrier.repo.publish`, `farrier.fleet.rollout`.
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ from farrier_contracts import __version__
 
 if TYPE_CHECKING:
     from .benchmark import bench
+    from .collector import collect
     from .flashing import flash
     from .optimization import optimize
+    from .showcase import demo
+    from .web import dashboard
 
 # name -> the module that holds it. No module is called like a function: importing it would hide the function.
 FUNCTIONS: dict[str, str] = {
     "optimize": "farrier.optimization",
     "bench": "farrier.benchmark",
     "flash": "farrier.flashing",
+    "collect": "farrier.collector",
+    "dashboard": "farrier.web",
+    "demo": "farrier.showcase",
 }
 
-__all__ = ["__version__", "bench", "flash", "optimize"]
+__all__ = ["__version__", "bench", "collect", "dashboard", "demo", "flash", "optimize"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from farrier.demo.scene import free_port
+from farrier.showcase.scene import free_port
 
 DEMO = [sys.executable, "-m", "farrier", "demo"]
 LIMIT_S = 150

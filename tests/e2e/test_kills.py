@@ -17,10 +17,10 @@ import pytest
 
 from farrier import bundle, fleet, repo
 from farrier.client import Client, InferenceError
-from farrier.demo.load import Driver
-from farrier.demo.play import ASSETS
-from farrier.demo.scene import DEPLOYMENT, FLEET, Scene
 from farrier.processes import Child, ProcessGroup
+from farrier.showcase.load import Driver
+from farrier.showcase.play import ASSETS
+from farrier.showcase.scene import DEPLOYMENT, FLEET, Scene
 from farrier.store import balance, devices, open_store
 from farrier_agent.spool import Spool
 

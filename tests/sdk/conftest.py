@@ -16,7 +16,7 @@ from pathlib import Path
 import cbor2
 import pytest
 
-from farrier.collect import connect, new_client, parse_broker
+from farrier.collector import connect, new_client, parse_broker
 from farrier.store import Store, open_store
 from farrier_contracts.wire.documents import Desired, Reported, RunningDeployment, State
 from farrier_contracts.wire.payload import seal, unseal
@@ -203,7 +203,9 @@ class FleetDevice:
         document = cbor2.loads(unseal(message.payload))
         if message.topic.endswith("/desired"):
             self.desired.append(Desired.from_document(document))
-        elif "/ack/" in message.topic and document["boot"] == self.boot and document["seq"] > self.acknowledged:
+        elif (
+            "/ack/" in message.topic and document["boot"] == self.boot and document["seq"] > self.acknowledged
+        ):
             self.acknowledged, self.progress_at = document["seq"], time.monotonic()
 
     def die(self) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from farrier.broker import main
-from farrier.collect import connect, new_client, parse_broker
+from farrier.collector import connect, new_client, parse_broker
 
 
 def listen(url: str, topic: str, name: str = "listener"):

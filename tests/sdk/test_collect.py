@@ -356,7 +356,7 @@ def test_events_sent_while_no_collector_runs_are_kept_by_the_broker(
 
 
 def test_the_typed_function_stops_and_tells_what_it_did(mosquitto, new_device, tmp_path, eventually):
-    from farrier.collect import collect
+    from farrier.collector import collect
 
     stop, said, done = threading.Event(), [], []
     url = f"sqlite:///{tmp_path}/typed.db"

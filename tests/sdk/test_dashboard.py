@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farrier.cli import main
-from farrier.dashboard import charts
 from farrier.fleet.metrics import Curve
 from farrier.store import writing
+from farrier.web import charts
 from farrier_contracts.wire.documents import Reported, RunningDeployment, State
 from farrier_contracts.wire.telemetry import Batch, Clock, Point, Statement
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farrier.cli import flash as command
-from farrier.collect import parse_broker
+from farrier.collector import parse_broker
 from farrier.flashing import config, device, plan, tags, unit
 from farrier.flashing.facts import Facts, Place, Python, parse
 from farrier.fleet import Fleet, load_fleet

@@ -20,8 +20,8 @@ def collect(broker: str, store: str, fleet: str | None, connect_timeout: float |
     Every point is acknowledged to its device only after it is on the disk, so the collector may be killed at any
     moment without loss.
     """
-    from ..collect import Settings
-    from ..collect import collect as run
+    from ..collector import Settings
+    from ..collector import collect as run
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -15,8 +15,8 @@ import click
 )
 def dashboard(store: str, port: int, host: str, token: str | None, token_file: Path | None) -> None:
     """Show a fleet in the browser, behind a token."""
-    from ..dashboard import dashboard as run
-    from ..dashboard.access import read_token
+    from ..web import dashboard as run
+    from ..web.access import read_token
 
     if token is not None and token_file is not None:
         raise click.UsageError("--token and --token-file say the same thing; give one")

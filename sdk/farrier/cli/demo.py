@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..demo import Summary
+    from ..showcase import Summary
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,8 +30,8 @@ def demo(devices: int, seconds: float, port: int, keep: bool, as_json: bool, out
     Optimizes a small network, signs and publishes it, starts a broker, a collector, a dashboard and agents, rolls
     the model out to them, sends real requests, and prints what arrived. Nothing is left running afterwards.
     """
-    from ..demo import Settings
-    from ..demo import demo as run
+    from ..showcase import Settings
+    from ..showcase import demo as run
 
     settings = Settings(devices=devices, seconds=seconds, port=port, keep=keep, out=out)
     summary = run(settings, say=_say, done=_print_json if as_json else _print_tables)

@@ -13,7 +13,7 @@ from farrier_contracts.errors import FarrierError, InputError
 from farrier_contracts.wire import payload, topics
 from farrier_contracts.wire.documents import State
 
-from ..collect import connect, new_client
+from ..collector import connect, new_client
 from ..fleet import Fleet
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 from farrier_contracts.errors import InputError, UsageError
 from farrier_contracts.wire.topics import checked_id
 
-from ..collect import Broker, parse_broker
+from ..collector import Broker, parse_broker
 from ..store import Store, open_store
 
 if sys.version_info >= (3, 11):

@@ -45,6 +45,9 @@ def device_details(store: Store, device: Device, *, now_ns: int) -> dict[str, An
         "birth": device.birth,
         "health": dict(device.reported.health) if device.reported else {},
         "desired": device.desired.to_document() if device.desired else None,
-        "streams": [{**vars(each), "missing": each.missing, "settled": each.settled} for each in balance(store, device.id)],
+        "streams": [
+            {**vars(each), "missing": each.missing, "settled": each.settled}
+            for each in balance(store, device.id)
+        ],
         "events": [vars(each) for each in events(store, device.id, limit=EVENTS_SHOWN)],
     }

@@ -11,8 +11,8 @@ from farrier_contracts.errors import FarrierError, InputError, UsageError
 from farrier_contracts.wire.documents import Desired, RunningDeployment, WantedDeployment
 from farrier_contracts.wire.topics import Topic, checked_id
 
-from ..collect import connect, new_client
-from ..collect.publishing import publish
+from ..collector import connect, new_client
+from ..collector.publishing import publish
 from ..store import Device, Store, desired_before, device, devices, writing
 from .config import Fleet
 

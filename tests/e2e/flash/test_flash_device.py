@@ -22,7 +22,7 @@ import farrier
 import farrier.flashing as flashing
 from farrier import processes, repo
 from farrier.bundle import build
-from farrier.collect import connect, new_client, parse_broker
+from farrier.collector import connect, new_client, parse_broker
 from farrier.flashing import plan, steps, wheelhouse
 from farrier.flashing.facts import Place
 from farrier.flashing.ssh import Connection, Remote
@@ -30,7 +30,7 @@ from farrier_contracts.errors import FarrierError
 
 FARRIER = [sys.executable, "-c", "import sys; from farrier.cli import main; sys.exit(main())"]
 FLASH_LIMIT_S = 240
-DIGITS = Path(farrier.__file__).parent / "demo" / "assets" / "digits.onnx"
+DIGITS = Path(farrier.__file__).parent / "showcase" / "assets" / "digits.onnx"
 
 
 @dataclass(frozen=True)
