@@ -103,33 +103,6 @@ def broker(request: pytest.FixtureRequest) -> str:
     return request.getfixturevalue(request.param)
 
 
-@pytest.fixture
-def browser() -> Iterator[object]:
-    """A headless Chromium."""
-    if not Path("/usr/bin/chromedriver").exists() or shutil.which("chromium") is None:
-        pytest.skip("chromium and its driver are not installed")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-sync",
-        "--no-first-run",
-    ):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
-    try:
-        yield driver
-    finally:
-        driver.quit()
-
-
 class FleetDevice:
     """A device as the wire describes it: keeps points until they are acknowledged, and sends again what is not."""
 
