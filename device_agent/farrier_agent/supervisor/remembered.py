@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Iterable, Optional, Tuple
 
-from farrier_contracts.bundle.store import write_atomically
+from farrier_contracts.files import write_atomically
 
 from .slots import Build, Rejected, Release, Slot
 

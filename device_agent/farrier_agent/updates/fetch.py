@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from farrier_contracts.bundle import Manifest, Part, names
 from farrier_contracts.bundle.manifest import MANIFEST_MAX_BYTES
-from farrier_contracts.bundle.store import commit, missing, part_path, undone_when_full, write_atomically
+from farrier_contracts.bundle.store import commit, missing, part_path
 from farrier_contracts.errors import InputError, TrustError
+from farrier_contracts.files import undone_when_full, write_atomically
 
 from . import fit
 from .settings import Settings, TryAgain

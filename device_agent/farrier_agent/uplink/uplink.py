@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Set, Tuple, Union
 
-from farrier_contracts.bundle.store import write_atomically
 from farrier_contracts.errors import InputError
+from farrier_contracts.files import write_atomically
 from farrier_contracts.wire import topics
 from farrier_contracts.wire.documents import Desired, Reported, State
 from farrier_contracts.wire.telemetry import SEQ_LIMIT, Statement

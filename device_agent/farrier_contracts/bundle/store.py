@@ -9,21 +9,17 @@ whole. What a killed process leaves behind are hidden temporary files; the next 
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, Optional
+from typing import Callable, Dict, Optional
 
-from ..errors import BundleError, FarrierError
+from ..errors import BundleError
+from ..files import undone_when_full, write_atomically
 from .container import CHUNK_BYTES, open_file, read_manifest, read_parts
 from .manifest import Manifest, Part
-
-_TEMPORARY = ".tmp"
 
 
 @dataclass(frozen=True)
@@ -121,44 +117,6 @@ def commit(manifest: Manifest, store: Path) -> StoredBundle:
     return bundle
 
 
-def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file whole or not at all, and see it and its name to the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
-    try:
-        with temporary.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def sweep(folder: Path) -> None:
-    """Remove the temporary files of processes that no longer exist."""
-    for leftover in folder.glob(f".*{_TEMPORARY}"):
-        owner = leftover.name[: -len(_TEMPORARY)].rpartition(".")[2]
-        if owner.isdigit() and not _is_running(int(owner)):
-            leftover.unlink(missing_ok=True)
-
-
-@contextmanager
-def undone_when_full(store: Path, written: Iterable[Path]) -> Iterator[None]:
-    """Turn a full disk into one sentence, after removing the files `written` by the block."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise FarrierError(f"the disk that holds {store} is full: free some space and try again") from None
-
-
 def _is_sound(path: Path, part: Part) -> bool:
     digest = hashlib.sha256()
     try:
@@ -170,22 +128,3 @@ def _is_sound(path: Path, part: Part) -> bool:
     except FileNotFoundError:
         return False
     return digest.hexdigest() == part.sha256
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # some file systems cannot sync a folder; the file itself was synced
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

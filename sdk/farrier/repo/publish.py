@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from farrier_contracts.bundle import Manifest, Part, verify
-from farrier_contracts.bundle.store import extract, undone_when_full, write_atomically
+from farrier_contracts.bundle.store import extract
 from farrier_contracts.errors import InputError
+from farrier_contracts.files import undone_when_full, write_atomically
 
 from . import signing
 from .layout import ROLES, Lifetimes, Repository

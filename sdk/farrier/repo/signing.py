@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from farrier_contracts.bundle.store import write_atomically
 from farrier_contracts.errors import InputError
+from farrier_contracts.files import write_atomically
 
 from .layout import ROLES, Lifetimes, Repository
 
