@@ -108,6 +108,14 @@ def series(
     return found
 
 
+def first_time(store: Store, device_id: int) -> int | None:
+    """Return the wall time in nanoseconds of a device's first stored point, or None."""
+    return store.connection.execute(
+        "SELECT min((SELECT min(wall_ns) FROM points WHERE stream_id = streams.id)) FROM streams WHERE device_id = ?",
+        (device_id,),
+    ).fetchone()[0]
+
+
 def latest(store: Store, device_id: int) -> dict[str, Reading]:
     """Return the newest point of each stream that a device ever sent, by the stream's name."""
     found: dict[str, Reading] = {}

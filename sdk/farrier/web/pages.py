@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..fleet import metrics, words
 from ..fleet.facts import device_details, device_facts
-from ..store import Device, Store, device, devices, totals
+from ..store import Device, Store, device, devices, first_time, totals
 from .charts import Line, chart, sparkline
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SPANS_S: Mapping[str, int] = {"5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "24h": 86400}
 DEFAULT_SPAN = "5m"
-SPARK_SPAN_S = 300
+YOUNG_SPANS_S = (60, 120)  # for devices with less to show than the span asked for
 SLICES = 60
 FACTS_IN_LIST = 20
 FACT_CHARACTERS = 200
@@ -67,11 +67,11 @@ def fleet_facts(store: Store) -> dict[str, Any]:
 def fleet_page(store: Store) -> dict[str, Any]:
     """Return what the fleet's page shows."""
     facts = fleet_facts(store)
-    until = time.time_ns()
-    since = until - SPARK_SPAN_S * 10**9
     for known, each in zip(devices(store), facts["devices"], strict=True):
+        since, until = _span(store, known, DEFAULT_SPAN)
         curve = metrics.curves(store, known.id, since_ns=since, until_ns=until, buckets=SLICES)[metrics.P99]
-        title = f"p99 of {known.name} in the last five minutes"
+        each["spark_minutes"] = round((until - since) / 60e9)
+        title = f"p99 of {known.name}, last {each['spark_minutes']} min"
         each["spark"] = sparkline(curve, since_ns=since, until_ns=until, title=title)
     online = sum(each["presence"] == "online" for each in facts["devices"])
     return {**facts, "online": online}
@@ -84,8 +84,8 @@ def device_facts_of(store: Store, fleet: str, name: str) -> dict[str, Any]:
 
 def curves_of(store: Store, fleet: str, name: str, span: str) -> dict[str, Any]:
     """Return a device's curves as plain data."""
-    since, until = _span(span)
     known = device(store, name, fleet=fleet)
+    since, until = _span(store, known, span)
     found = metrics.curves(store, known.id, since_ns=since, until_ns=until, buckets=SLICES)
     return {metric: asdict(curve) for metric, curve in found.items()}
 
@@ -108,7 +108,7 @@ def _fact(value: Any, key: str) -> str:
 
 
 def _charts(store: Store, known: Device, span: str) -> list[dict[str, Any]]:
-    since, until = _span(span)
+    since, until = _span(store, known, span)
     found = metrics.curves(store, known.id, since_ns=since, until_ns=until, buckets=SLICES)
 
     def line(name: str, css: str, metric: str) -> Line:
@@ -146,8 +146,13 @@ def _rate(value: float) -> str:
     return f"{words.digits(value)}/s"
 
 
-def _span(span: str) -> tuple[int, int]:
+def _span(store: Store, known: Device, span: str) -> tuple[int, int]:
+    """Return the wall times to show: the span asked for, or a shorter one that holds all that a young device has."""
+    now, asked = time.time_ns(), SPANS_S.get(span, SPANS_S[DEFAULT_SPAN])
+    first = first_time(store, known.id)
+    age_s = (now - first) / 1e9 if first else asked
+    shown = next((s for s in (*YOUNG_SPANS_S, *SPANS_S.values()) if age_s <= s <= asked), asked)
     # Whole slices, so that a point stays in its slice when the page is drawn again.
-    width = SPANS_S.get(span, SPANS_S[DEFAULT_SPAN]) * 10**9 // SLICES
-    until = -(-time.time_ns() // width) * width
+    width = shown * 10**9 // SLICES
+    until = -(-now // width) * width
     return until - width * SLICES, until
