@@ -279,7 +279,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, mosquitto: Any, collector: Any, eventually: Callable[..., Any]) -> Iterator[World]:
-    from farrier import repo  # the control plane's own tests run where the host's package cannot
+    repo = pytest.importorskip("farrier.repo", reason="the host's package publishes the bundles")
 
     made = repo.init(tmp_path / "repo")
     config = tmp_path / "agent.toml"

@@ -13,12 +13,14 @@ from threading import Event, Thread
 
 import pytest
 
-from farrier import repo
 from farrier_agent.updates import Fetched, Settings, TryAgain, fetch
 from farrier_contracts.bundle import Artifact, Compatibility, Manifest, build, load
 from farrier_contracts.bundle.store import unpack
 from farrier_contracts.errors import BundleError, FarrierError, InputError, TrustError
 from farrier_contracts.tensors import TensorSpec
+
+pytest.importorskip("farrier", reason="repositories are published by the host's package")
+from farrier import repo
 
 PARTS = {"model.bin": b"weights" * 1000, "labels.txt": b"cat\ndog\n", "notes.txt": b"notes"}
 PATIENCE = Settings(silence_s=0.3, grace_s=0.3)
