@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from .progress import progress
 
 if TYPE_CHECKING:
     from ..showcase import Summary
@@ -34,7 +38,8 @@ def demo(devices: int, seconds: float, port: int, keep: bool, as_json: bool, out
     from ..showcase import demo as run
 
     settings = Settings(devices=devices, seconds=seconds, port=port, keep=keep, out=out)
-    summary = run(settings, say=_say, done=_print_json if as_json else _print_tables)
+    bar = partial(progress, quiet=not sys.stderr.isatty())  # elsewhere the line of each step is enough
+    summary = run(settings, say=_say, done=_print_json if as_json else _print_tables, bar=bar)
     return 0 if summary.settled and not summary.errors else 1
 
 
@@ -50,27 +55,34 @@ def _print_tables(summary: Summary) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    before, after = summary.optimization.baseline, summary.optimization.delivered
-    model = Table("model", "accuracy", "size", "p50 latency", title="The model", title_justify="left")
-    for label, entry in (("before", before), ("after", after)):
-        latency = f"{entry.latency.p50_ms * 1000:.1f} µs" if entry.latency else "-"
-        model.add_row(
-            f"{label} ({entry.name})", f"{entry.metric or 0:.2%}", _kilobytes(entry.size_bytes), latency
-        )
-    console.print(model)
-    fleet = Table("device", "requests", "errors", "accuracy there", title="The fleet", title_justify="left")
+    from ..report import words
+
+    console = Console(highlight=False)
+    model = Table(box=None, pad_edge=False)
+    fleet = Table(box=None, pad_edge=False)
+    for table, titles in (
+        (model, ("model", "accuracy", "size", "p50")),
+        (fleet, ("device", "requests", "errors", "accuracy on it")),
+    ):
+        for title in titles:
+            table.add_column(title, justify="left" if title == titles[0] else "right", min_width=9)
+    optimization = summary.optimization
+    for label, entry in (("before", optimization.baseline), ("after", optimization.delivered)):
+        latency = words.milliseconds(entry.latency.p50_ms if entry.latency else None)
+        accuracy = words.metric(entry.metric, relative=False)
+        model.add_row(f"{label} ({entry.name})", accuracy, words.size(entry.size_bytes), latency)
     for device in summary.devices:
-        fleet.add_row(device.device, f"{device.requests:,}", str(device.errors), f"{device.accuracy:.2%}")
-    console.print(fleet)
-    verdict = "balanced" if summary.settled else "NOT balanced"
+        fleet.add_row(device.device, f"{device.requests:,}", f"{device.errors:,}", f"{device.accuracy:.2%}")
+    for part in ("", model, "", fleet, ""):
+        console.print(part)
     console.print(
-        f"telemetry: {summary.received:,} samples stored + {summary.ledgered} in the loss ledger"
-        f" = {summary.produced:,} produced: {verdict} ({summary.duplicates} came twice, stored once)"
+        f"telemetry  {summary.received:,} samples stored + {summary.ledgered:,} in the loss ledger"
+        f" = {summary.produced:,} produced: {'balanced' if summary.settled else 'NOT BALANCED'}",
+        soft_wrap=True,
     )
-    click.echo(f"report:    {summary.optimization.out / 'report.html'}")
-    click.echo(f"dashboard: {summary.dashboard}")
-
-
-def _kilobytes(size: int | None) -> str:
-    return "-" if size is None else f"{size / 1000:.1f} kB"
+    console.print(f"           {summary.duplicates:,} came twice and were stored once")
+    console.print(f"report     {optimization.out / 'report.html'}", soft_wrap=True)
+    console.print(
+        f"dashboard  {summary.dashboard}{'' if summary.running else '  (ended; --keep leaves it running)'}",
+        soft_wrap=True,
+    )

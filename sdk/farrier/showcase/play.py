@@ -7,7 +7,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -29,6 +29,13 @@ VERSION = "1.0.0"
 WATCH_S = 0.5
 
 Say = Callable[[str], None]
+Report = Callable[[str, float], None]  # what is being done, and which share (0 to 1) of it is done
+
+
+@contextmanager
+def no_bar() -> Iterator[Report]:
+    """Show no progress."""
+    yield lambda stage, share: None
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ class Summary:
     duplicates: int
     settled: bool
     dashboard: str
+    running: bool  # still, because it was asked to be kept
 
     @property
     def requests(self) -> int:
@@ -88,6 +96,7 @@ class Summary:
             "duplicates": self.duplicates,
             "settled": self.settled,
             "dashboard": self.dashboard,
+            "running": self.running,
             "per_device": [vars(device) for device in self.devices],
             "baseline": self.optimization.baseline.to_document(),
             "delivered": self.optimization.delivered.to_document(),
@@ -99,8 +108,9 @@ def demo(
     *,
     say: Say = lambda line: None,
     done: Callable[[Summary], None] = lambda summary: None,
+    bar: Callable[[], AbstractContextManager[Report]] = no_bar,
 ) -> Summary:
-    """Run the whole loop and return its summary; `say` gets a line per step.
+    """Run the whole loop and return its summary; `say` gets a line per step, `bar` shows the long ones.
 
     `done` gets the summary before anything is stopped; with `keep`, everything then runs on until an interrupt.
     Raises UsageError where a setting or the port cannot be had, FarrierError where a part fails.
@@ -112,13 +122,13 @@ def demo(
         ProcessGroup(Path(folder)) as group,
     ):
         scene = Scene(Path(folder), group, dashboard_port=settings.port)
-        optimization = _optimize(settings.out, say)
+        optimization = _optimize(settings.out, say, bar)
         token = secrets.token_urlsafe(16)
         devices = [f"edge-{number}" for number in range(1, settings.devices + 1)]
         endpoints = _stage(scene, Path(optimization.bundle), token, devices, say)
         dashboard = f"http://{HOST}:{settings.port}/?token={token}"
         say(f"dashboard at {dashboard}")
-        tallies = _drive(group, endpoints, settings.seconds, say)
+        tallies = _drive(group, endpoints, settings.seconds, say, bar)
         summary = _account(scene, optimization, endpoints, tallies, dashboard, keep=settings.keep, say=say)
         done(summary)
         if settings.keep:
@@ -151,20 +161,22 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _optimize(out: Path, say: Say) -> Result:
+def _optimize(out: Path, say: Say, bar: Callable[[], AbstractContextManager[Report]]) -> Result:
     from ..optimization import optimize
 
     say("optimizing the digits network within a drop of 1 % ...")
-    result = optimize(
-        ASSETS / "digits.onnx",
-        data=ASSETS / "digits-eval.npz",
-        calib=ASSETS / "digits-calib.npz",
-        metric="accuracy",
-        max_drop=BUDGET_DROP,
-        out=out,
-        name=DEPLOYMENT,
-        version=VERSION,
-    )
+    with bar() as progress:
+        result = optimize(
+            ASSETS / "digits.onnx",
+            data=ASSETS / "digits-eval.npz",
+            calib=ASSETS / "digits-calib.npz",
+            metric="accuracy",
+            max_drop=BUDGET_DROP,
+            out=out,
+            name=DEPLOYMENT,
+            version=VERSION,
+            progress=progress,
+        )
     say(f"  {result.verdict}")
     return result
 
@@ -197,7 +209,13 @@ def _stage(scene: Scene, bundle: Path, token: str, devices: list[str], say: Say)
     return {device: deployment.endpoint for device, deployment in zip(devices, running, strict=True)}
 
 
-def _drive(group: ProcessGroup, endpoints: Mapping[str, str], seconds: float, say: Say) -> dict[str, Tally]:
+def _drive(
+    group: ProcessGroup,
+    endpoints: Mapping[str, str],
+    seconds: float,
+    say: Say,
+    bar: Callable[[], AbstractContextManager[Report]],
+) -> dict[str, Tally]:
     import numpy as np
 
     with np.load(ASSETS / "digits-eval.npz", allow_pickle=False) as data:
@@ -209,9 +227,16 @@ def _drive(group: ProcessGroup, endpoints: Mapping[str, str], seconds: float, sa
     }
     for driver in drivers.values():
         driver.start()
-    end = time.monotonic() + seconds
+    start = time.monotonic()
     try:
-        group.wait_until(lambda: time.monotonic() >= end, what="sending requests", limit_s=seconds + WATCH_S)
+        with bar() as progress:
+
+            def over() -> bool:
+                elapsed = time.monotonic() - start
+                progress("sending requests", elapsed / seconds)
+                return elapsed >= seconds
+
+            group.wait_until(over, what="sending requests", limit_s=seconds + WATCH_S)
     finally:
         tallies = {device: driver.stop() for device, driver in drivers.items()}
     return tallies
@@ -254,6 +279,7 @@ def _account(
         duplicates=totals.duplicates,
         settled=totals.unsettled == 0,
         dashboard=dashboard,
+        running=keep,
     )
 
 
