@@ -317,3 +317,66 @@ def test_any_chain_stays_equal(chain, apply, outputs, make_model):
         found = outputs(apply(model, *steps), feeds)[0]
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * scale)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    ops=st.lists(st.sampled_from(["Mul", "Div", "Add", "Sub"]), min_size=1, max_size=4),
+    single=st.booleans(),
+    groups=st.sampled_from([1, 2, 4]),
+    padding=st.sampled_from([{}, {"pads": [0, 1, 1, 0]}, {"auto_pad": "SAME_UPPER"}, {"auto_pad": "VALID"}]),
+    biased=st.booleans(),
+)
+def test_scales_and_shifts_before_a_convolution_become_its_weights(
+    seed, ops, single, groups, padding, biased, apply, outputs, make_model
+):
+    rng = np.random.default_rng(seed)
+    shape = (1,) if single else (4, 1, 1)
+    constants = {f"c{i}": rng.uniform(0.5, 2, shape).astype(np.float32) for i in range(len(ops))}
+    constants["w"] = rng.normal(size=(8, 4 // groups, 3, 3)).astype(np.float32)
+    constants["b"] = rng.normal(size=8).astype(np.float32)
+    nodes = [helper.make_node(op, [f"t{i}", f"c{i}"], [f"t{i + 1}"]) for i, op in enumerate(ops)]
+    inputs = [f"t{len(ops)}", "w", "b"][: 2 + biased]
+    nodes.append(helper.make_node("Conv", inputs, ["y"], group=groups, **padding))
+    model = make_model(nodes, {"t0": ["N", 4, 6, 6]}, ["y"], constants=constants)
+    fused = apply(model, "fuse")
+    pads = "pads" in padding or padding.get("auto_pad") == "SAME_UPPER"
+    stays = max((i + 1 for i, op in enumerate(ops) if op in ("Add", "Sub")), default=0) if pads else 0
+    assert [n.op_type for n in fused.proto.graph.node] == [*ops[:stays], "Conv"]
+    feeds = {"t0": _noise((2, 4, 6, 6))}
+    assert run.same(outputs(fused, feeds), outputs(model, feeds), tolerance=1e-4)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_standardized_input_becomes_part_of_a_gemm(make_model, apply, outputs, transposed):
+    weight = _noise((5, 3))
+    constants = {
+        "mean": np.array([100, -3, 0.5], np.float32),
+        "std": np.array([30, 2, 0.1], np.float32),
+        "w": weight if transposed else weight.T.copy(),
+    }
+    nodes = [
+        helper.make_node("Sub", ["x", "mean"], ["a"]),
+        helper.make_node("Div", ["a", "std"], ["b"]),
+        helper.make_node("Gemm", ["b", "w"], ["y"], transB=int(transposed)),
+    ]
+    model = make_model(nodes, {"x": ["N", 3]}, ["y"], constants=constants)
+    fused = apply(model, "fuse")
+    assert _ops(fused) == {"Gemm": 1}
+    feeds = {"x": _noise((4, 3)) * constants["std"] + constants["mean"]}
+    assert run.same(outputs(fused, feeds), outputs(model, feeds), tolerance=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "constant"),
+    [
+        ([2, 1, 4, 4], np.ones((3, 1, 1), np.float32)),  # makes three channels of one
+        ([2, 3, 4, 4], np.ones((1, 3, 4, 4), np.float32)),  # differs from pixel to pixel
+        ([2, 3, 4, 4], np.full(1, 1e8, np.float32)),  # takes the digits of float32
+    ],
+)
+def test_what_is_no_scale_per_channel_stays_before_a_convolution(make_model, apply, shape, constant):
+    nodes = [helper.make_node("Add", ["x", "c"], ["a"]), helper.make_node("Conv", ["a", "w"], ["y"])]
+    model = make_model(nodes, {"x": shape}, ["y"], constants={"c": constant, "w": _noise((2, 3, 1, 1))})
+    assert _ops(apply(model, "fuse")) == {"Add": 1, "Conv": 1}

@@ -13,7 +13,9 @@ from ..model import Model
 from . import Context, Pass
 
 LINEAR = ("Conv", "ConvTranspose", "Gemm")
+ELEMENTWISE = ("Mul", "Div", "Add", "Sub")
 SCALE_LIMIT = 1e6  # of a folded factor; beyond it (a variance near zero) float32 weights lose their digits
+SHIFT_LIMIT = 1e3  # of a shift folded into what reads it; beyond it, sums of large inputs lose their digits
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ def run(model: Model, _options: FuseOptions, _context: Context) -> Model:
     for pad in [n for n in graph.nodes if standard(n, "Pad")]:
         _fuse_pad(graph, pad)
     for node in [n for n in graph.nodes if standard(n, *LINEAR)]:
-        while _fuse_next(graph, node, types):
+        while _fuse_next(graph, node):
+            graph.index()
+        while _fuse_previous(graph, node, types):
             graph.index()
     return graph.build()
 
 
-def _fuse_next(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType]) -> bool:
+def _fuse_next(graph: Graph, node: onnx.NodeProto) -> bool:
     """Fold the one reader of a linear node into its weights; says whether it could."""
     reader = graph.only_reader(node.output[0])
     weight = graph.constant(node.input[1])
@@ -46,20 +50,82 @@ def _fuse_next(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType])
     channels = _channels(node, weight)
     rank = 2 if node.op_type == "Gemm" else weight.ndim
     bias = _bias(graph, node, channels)
-    affine = _affine(graph, reader, node.output[0], channels=channels, rank=rank, types=types)
-    if channels is None or affine is None or bias is None:
+    if channels is None or bias is None:
+        return False
+    affine = _affine(graph, reader, node.output[0], channels=channels, rank=rank)
+    if affine is None:
         return False
     scale, shift = affine
-    _set_weights(graph, node, weight.astype(np.float64), scale=scale, bias=bias * scale + shift)
+    weight = weight * _along(scale, _output_axis(node), weight.ndim)
+    _set_weights(graph, node, weight, bias=bias * scale + shift)
     graph.remove([reader])
     node.output[0] = reader.output[0]
     return True
 
 
+def _fuse_previous(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType]) -> bool:
+    """Fold a constant scale and shift of a linear node's input into its weights; says whether it could.
+
+    A scale keeps padded zeros zero; a shift does not, so it is folded only where nothing is padded.
+    """
+    before = graph.producer.get(node.input[0])
+    weight = graph.constant(node.input[1])
+    if before is None or weight is None or weight.dtype != np.float32 or not standard(before, *ELEMENTWISE):
+        return False
+    source = next((name for name in before.input if graph.constant(name) is None), None)
+    channels, outputs = _input_channels(node, weight), _channels(node, weight)
+    bias = _bias(graph, node, outputs)
+    alone = graph.only_reader(node.input[0]) is node
+    if source is None or channels is None or bias is None or not alone:
+        return False
+    kind = types.get(source)
+    rank = 2 if node.op_type == "Gemm" else weight.ndim
+    if kind is None or kind.shape is None or len(kind.shape) != rank or kind.shape[1] != channels:
+        return False
+    affine = _affine(graph, before, source, channels=channels, rank=rank)
+    if affine is None or (np.abs(affine[1]) > SHIFT_LIMIT).any() or (affine[1].any() and _pads(node)):
+        return False
+    scale, shift = (_per_input(node, weight, values) for values in affine)
+    summed = tuple(axis for axis in range(weight.ndim) if axis != _output_axis(node))
+    _set_weights(graph, node, weight * scale, bias=bias + (weight * shift).sum(axis=summed))
+    graph.remove([before])
+    node.input[0] = source
+    return True
+
+
+def _input_channels(node: onnx.NodeProto, weight: np.ndarray) -> int | None:
+    if node.op_type == "Gemm":
+        return None if attribute(node, "transA", 0) else weight.shape[1 - _output_axis(node)]
+    return weight.shape[1] * attribute(node, "group", 1) if node.op_type == "Conv" else None
+
+
+def _per_input(node: onnx.NodeProto, weight: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Lay one value per input channel along the weights; each group of a convolution sees channels of its own."""
+    if node.op_type == "Gemm":
+        return _along(values, 1 - _output_axis(node), 2)
+    groups = attribute(node, "group", 1)
+    rows = np.repeat(values.reshape(groups, -1), weight.shape[0] // groups, axis=0)
+    return rows.reshape(*weight.shape[:2], *(1,) * (weight.ndim - 2))
+
+
+def _pads(node: onnx.NodeProto) -> bool:
+    automatic = attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
+    return automatic or any(attribute(node, "pads", ()))
+
+
+def _output_axis(node: onnx.NodeProto) -> int:
+    """Return the weights' axis of output channels."""
+    return 0 if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)) else 1
+
+
+def _along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
+    return values.reshape([-1 if a == axis else 1 for a in range(rank)])
+
+
 def _channels(node: onnx.NodeProto, weight: np.ndarray) -> int | None:
     if node.op_type == "Gemm":
         plain = attribute(node, "alpha", 1.0) == 1.0 and attribute(node, "beta", 1.0) == 1.0
-        return weight.shape[0 if attribute(node, "transB", 0) else 1] if plain else None
+        return weight.shape[_output_axis(node)] if plain else None
     if node.op_type == "ConvTranspose":
         return weight.shape[1] if attribute(node, "group", 1) == 1 else None
     return weight.shape[0]
@@ -92,16 +158,13 @@ def _affine(
     reader: onnx.NodeProto,
     source: str,
     *,
-    channels: int | None,
+    channels: int,
     rank: int,
-    types: dict[str, TensorType],
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return scale and shift per channel where `reader` computes source * scale + shift, else None."""
-    if channels is None:
-        return None
     if standard(reader, "BatchNormalization"):
         return _norm_affine(graph, reader, source)
-    if not standard(reader, "Mul", "Add", "Sub", "Div"):
+    if not standard(reader, *ELEMENTWISE):
         return None
     position = list(reader.input).index(source)
     constant = graph.constant(reader.input[1 - position])
@@ -143,17 +206,9 @@ def _per_channel(value: np.ndarray, channels: int, rank: int) -> np.ndarray | No
     return value.reshape(channels) if fits else None
 
 
-def _set_weights(
-    graph: Graph, node: onnx.NodeProto, weight: np.ndarray, *, scale: np.ndarray, bias: np.ndarray
-) -> None:
-    axis = 0 if node.op_type == "Conv" else 1
-    if node.op_type == "Gemm" and attribute(node, "transB", 0):
-        axis = 0
-    shape = [1] * weight.ndim
-    shape[axis] = -1
-    fused = (weight * scale.reshape(shape)).astype(np.float32)
+def _set_weights(graph: Graph, node: onnx.NodeProto, weight: np.ndarray, *, bias: np.ndarray) -> None:
     names = [
-        graph.add_constant(f"{node.output[0]}_weight", fused),
+        graph.add_constant(f"{node.output[0]}_weight", weight.astype(np.float32)),
         graph.add_constant(f"{node.output[0]}_bias", bias.astype(np.float32)),
     ]
     inputs = [node.input[0], *names]
