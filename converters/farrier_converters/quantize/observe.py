@@ -13,6 +13,7 @@ from .scales import LEVELS, Range
 BINS = 4096  # over [-reach, reach]; even, so that zero is an edge
 METHODS = ("minmax", "percentile", "mse")
 CANDIDATES = 64  # clipping bounds that the MSE search tries
+SMALLEST_REACH = 1e-30  # BINS over less would leave float32
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Observer:
         if bound > self.reach:
             self._stretch(bound)
         if self.reach:
-            bins = ((values.ravel() + np.float32(self.reach)) * np.float32(BINS / 2 / self.reach)).astype(
+            bins = (values.ravel() * np.float32(BINS / 2 / self.reach) + np.float32(BINS / 2)).astype(
                 np.int32
             )
             self.counts += np.bincount(np.clip(bins, 0, BINS - 1, out=bins), minlength=BINS)
@@ -68,7 +69,7 @@ class Observer:
             zeros = self.counts.sum()
             self.counts[:] = 0
             self.counts[BINS // 2] = zeros
-            self.reach = bound
+            self.reach = max(bound, SMALLEST_REACH)
         while self.reach < bound:
             merged = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts[:] = 0
