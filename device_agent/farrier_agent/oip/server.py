@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 from dataclasses import dataclass
-from typing import Any, Callable, List, Sequence, Set
+from typing import Callable, List, Sequence, Set
 
 from .connection import Connection
 from .http import Request, Response
@@ -15,8 +14,7 @@ Respond = Callable[[Response], None]
 Handle = Callable[[Request, Respond], None]
 
 BACKLOG = 256  # connections that the kernel may hold for us
-# newer Pythons unlink a Unix socket when a server closes; ours is in use by the successor
-_KEEP_SOCKET_FILE: Any = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+ACCEPT_PAUSE_S = 0.1  # where this process has no file descriptor left for another connection
 
 
 @dataclass(frozen=True)
@@ -47,27 +45,31 @@ class Server:
         self.draining = False
         self._connections: Set[Connection] = set()
         self._held = 0
-        self._listeners: List[asyncio.AbstractServer] = []
+        self._listeners: List[socket.socket] = []
+        self._opening: Set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._sweep = self.loop.call_later(settings.sweep_s, self._sweep_limits)
 
-    async def listen(self, sockets: Sequence[socket.socket]) -> None:
-        """Start to accept on bound sockets, TCP or Unix."""
+    def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Start to accept on bound sockets, TCP or Unix; they are closed here when it drains.
+
+        asyncio's own servers are not used: one that closes drops what it has accepted in the same turn of the loop.
+        """
         for listening in sockets:
             listening.setblocking(False)
-            if listening.family == socket.AF_UNIX:
-                listener = await self.loop.create_unix_server(
-                    self._connect, sock=listening, backlog=BACKLOG, **_KEEP_SOCKET_FILE
-                )
-            else:
-                listener = await self.loop.create_server(self._connect, sock=listening, backlog=BACKLOG)
-            self._listeners.append(listener)
+            listening.listen(BACKLOG)
+            self._listeners.append(listening)
+            self.loop.add_reader(listening, self._accept, listening)
 
     async def drain(self, within_s: float) -> None:
         """Stop accepting, answer every request that arrives in time, and close each connection after its answer."""
         self.draining = True
-        for listener in self._listeners:
-            listener.close()
+        for listening in self._listeners:
+            self.loop.remove_reader(listening)
+            listening.close()
+        self._listeners.clear()
+        if self._opening:
+            await asyncio.wait(self._opening)
         if self._connections:
             self._empty.clear()
             try:
@@ -109,8 +111,30 @@ class Server:
         """Count bytes that are no longer held."""
         self._held -= size
 
-    def _connect(self) -> Connection:
-        return Connection(self)
+    def _accept(self, listening: socket.socket) -> None:
+        # One at a time: while more wait, the loop comes back, and other workers on this socket get their share.
+        try:
+            accepted, _ = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError:
+            self.loop.remove_reader(listening)
+            self.loop.call_later(ACCEPT_PAUSE_S, self._accept_again, listening)
+            return
+        accepted.setblocking(False)
+        opening = self.loop.create_task(self._open(accepted))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+
+    def _accept_again(self, listening: socket.socket) -> None:
+        if not self.draining:
+            self.loop.add_reader(listening, self._accept, listening)
+
+    async def _open(self, accepted: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(lambda: Connection(self), accepted)
+        except OSError:
+            accepted.close()
 
     def _sweep_limits(self) -> None:
         now = self.loop.time()

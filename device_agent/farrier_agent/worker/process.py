@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -136,6 +138,7 @@ async def _load(options: WorkerOptions, stats: Stats, control: Control) -> Runti
     runtime = await loading
     gc.collect()
     gc.freeze()  # what the libraries made at import never becomes garbage: do not look at it again
+    _return_freed_memory()
     elapsed_ms = round((time.monotonic() - start) * 1e3, 3)
     await control.tell("ready", load_ms=elapsed_ms, golden=runtime.golden_cases)
     return runtime
@@ -153,6 +156,12 @@ def _open(options: WorkerOptions, stats: Stats, loop: asyncio.AbstractEventLoop)
         raise FarrierError(f"the model could not be loaded: {type(error).__name__}: {error}") from error
 
 
+def _return_freed_memory() -> None:
+    """Give back what loading used for a while: glibc keeps it otherwise, a fifth of a small worker."""
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no such call
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 async def _obey(control: Control, server: Server, api: Api, options: WorkerOptions) -> None:
     """Do what the supervisor says until everything is drained."""
     serving = False
@@ -160,7 +169,7 @@ async def _obey(control: Control, server: Server, api: Api, options: WorkerOptio
         order = await control.take()
         if order.get("do") == "serve" and not serving:
             serving = True
-            await server.listen([socket.socket(fileno=fd) for fd in options.listen_fds])
+            server.listen([socket.socket(fileno=fd) for fd in options.listen_fds])
             await control.tell("serving")
         elif order.get("do") == "drain":
             api.ready = False
