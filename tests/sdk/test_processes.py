@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,15 @@ def test_leaving_the_block_ends_every_child(tmp_path: Path) -> None:
     assert not any(map(alive, pids))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as Python has it, whatever a test before this one left behind."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_inside_the_block_ends_every_child(tmp_path: Path) -> None:
     pid = 0
     with pytest.raises(KeyboardInterrupt), ProcessGroup(tmp_path) as group:
