@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 import numpy as np
 
@@ -215,7 +214,7 @@ class Runtime:
         most = rules.largest_batch(self.manifest)
         if most > 1:
             self._run(rules.join([one] * most))
-        self.cache.price(hit_ns=int(statistics.median(hits)), run_ns=int(statistics.median(runs)))
+        self.cache.price(hit_ns=_median(hits), run_ns=_median(runs))
 
     def _example(self) -> Dict[str, np.ndarray]:
         manifest = self.manifest
@@ -236,6 +235,11 @@ class Runtime:
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
+
+
+def _median(odd_number: List[int]) -> int:
+    """Return the middle one; the module `statistics` would cost each worker half a megabyte."""
+    return sorted(odd_number)[len(odd_number) // 2]
 
 
 def _deadline(timeout_s: Optional[float]) -> Optional[int]:

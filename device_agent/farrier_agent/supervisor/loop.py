@@ -64,7 +64,6 @@ class _Supervisor:
             config.state / "spool", boot=secrets.token_hex(8), max_bytes=config.telemetry.spool_max_bytes
         )
         self._uplink = Uplink(config, self._spool, birth=system.birth(), log=log, wake=self._wake)
-        self._uplink.check()
         self._deployments = Deployments(config, watch=self._watch, tell=self._uplink.tell, log=log)
         self._meter = system.SystemMeter(config.state)
         self._notifier = Notifier()
@@ -89,8 +88,9 @@ class _Supervisor:
 
     def live(self) -> None:
         config = self._config
-        self._log(f"device {config.device} of fleet {config.fleet}, boot {self._spool.current.name}")
         self._deployments.boot()
+        self._uplink.check()  # after the boot: it loads the MQTT library, workers load theirs meanwhile
+        self._log(f"device {config.device} of fleet {config.fleet}, boot {self._spool.current.name}")
         self._notifier.ready()
         while not (self._ending and self._uplink.closed) and self._signals < 2:
             readable, writable = self._wait()

@@ -11,16 +11,16 @@ import os
 import socket
 import threading
 from dataclasses import dataclass, field
-from typing import Any, Callable, List, Optional, Tuple
-
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
 
 from farrier_contracts.errors import InputError
 from farrier_contracts.wire.payload import PAYLOAD_MAX_BYTES
 
 from ..config import Broker
 from .rules import Settings
+
+if TYPE_CHECKING:
+    import paho.mqtt.client as mqtt
 
 PASSWORD_MAX_BYTES = 4096
 
@@ -48,6 +48,9 @@ class Connection:
         wake: Callable[[], None],
     ) -> None:
         """Prepare a session; raises InputError where a certificate or password file cannot be read."""
+        import paho.mqtt.client as mqtt  # a third of the agent's imports: workers start meanwhile
+        from paho.mqtt.enums import CallbackAPIVersion
+
         self._broker, self._settings, self._wake = broker, settings, wake
         self._happened = Happened()
         self._opened = threading.Event()
