@@ -85,7 +85,7 @@ def _columns(arrays: Arrays, prefix: str, specs: Sequence[TensorSpec]) -> Arrays
 def _row(arrays: Arrays, specs: Sequence[TensorSpec], number: int) -> Arrays:
     """Cut one case out: one row of an array of the tensor's own rank, one whole tensor of an array a rank higher."""
     return {
-        spec.name: arrays[spec.name][number]
+        spec.name: np.asarray(arrays[spec.name][number])  # a tensor without axes would become a plain scalar
         if arrays[spec.name].ndim > len(spec.shape)
         else arrays[spec.name][number : number + 1]
         for spec in specs

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from farrier_agent import golden
 from farrier_agent.arrays import read_npz, worst_excess
 from farrier_agent.runtime import Runtime
 from farrier_contracts.errors import BundleError, InputError
+from farrier_contracts.tensors import TensorSpec
 
 numbers = st.floats(-1e6, 1e6)
 
@@ -103,3 +105,27 @@ def test_npz_files_of_unknown_origin(tmp_path):
         path.write_bytes(whole[:cut])
         with pytest.raises(InputError):
             read_npz(path)
+
+
+def test_inputs_without_axes(make_bundle):
+    """A sample rate as a scalar tensor: one value per case in the golden file, an array without axes in a run."""
+    nodes = [helper.make_node("Cast", ["rate"], ["r"], to=TensorProto.FLOAT)]
+    nodes.append(helper.make_node("Mul", ["x", "r"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "scalar",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4]),
+            helper.make_tensor_value_info("rate", TensorProto.INT64, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x, rates = np.ones((3, 1, 4), np.float32), np.array([1, 2, 3], np.int64)
+    vectors = {"in.x": x, "in.rate": rates, "out.y": x * rates[:, None, None].astype(np.float32)}
+    inputs = [TensorSpec("x", "FP32", (1, 4)), TensorSpec("rate", "INT64", ())]
+    bundle = make_bundle(model.SerializeToString(), inputs, [TensorSpec("y", "FP32", (1, 4))], golden=vectors)
+    with Runtime(bundle) as runtime:
+        assert runtime.golden_cases == 3
+        outputs = runtime.infer({"x": x[0], "rate": np.asarray(np.int64(5))})
+        assert outputs["y"].tolist() == [[5.0] * 4]
