@@ -63,23 +63,20 @@ def load(path: Path, *, settings: ModelSettings = ModelSettings()) -> Model:
 
 
 def save(model: Model, path: Path) -> None:
-    """Write the model to `path` in one step: equal models give equal bytes. Raises InputError."""
+    """Write the model to `path` in one step: equal models give equal bytes. Raises InputError, OSError."""
     try:
         content = model.proto.SerializeToString(deterministic=True)
     except (EncodeError, ValueError):
         raise InputError(f"the model {model.name} is too large for one ONNX file (2 GiB)") from None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
-    except OSError as error:
+    except OSError:
         Path(temporary).unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
+        raise
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Mapping, Optional, Sequence
+from typing import Callable, Mapping, NoReturn, Optional, Sequence
 
 from farrier_contracts import __version__
 from farrier_contracts.errors import FarrierError
@@ -94,8 +94,13 @@ def _log(sentence: str) -> None:
     sys.stderr.flush()
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"farrier-agent: {message}; see '{self.prog} --help'\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="farrier-agent", description="Runs model bundles on this device.")
+    parser = _Parser(prog="farrier-agent", description="Runs model bundles on this device.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="serve what the fleet wants, until SIGTERM")

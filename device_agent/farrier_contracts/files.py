@@ -13,13 +13,14 @@ from .errors import FarrierError
 _TEMPORARY = ".tmp"
 
 
-def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file whole or not at all, and see it and its name to the disk."""
+def write_atomically(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666) -> None:
+    """Write a file whole or not at all, and see it and its name to the disk; the umask narrows `mode`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
-        with temporary.open("wb") as file:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
             for chunk in chunks:
                 file.write(chunk)
             file.flush()

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 
 from farrier_contracts.errors import FarrierError, MissingToolError
 
+from .listening import cannot_listen
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the broker until SIGTERM or SIGINT; prints one line when it is ready."""
@@ -66,8 +68,7 @@ def _check_free(host: str, port: int) -> None:
         with socket.create_server((host, port)):
             pass
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FarrierError(f"cannot listen on {host}:{port} ({reason}); give another --port") from None
+        raise cannot_listen(error, host, port) from None
 
 
 if __name__ == "__main__":

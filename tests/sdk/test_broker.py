@@ -46,10 +46,10 @@ def test_retained_wills_and_qos_1_arrive(broker, eventually):
 
 def test_a_port_in_use_is_one_sentence(embedded, capsys):
     port = parse_broker(embedded).port
-    assert main(["--port", str(port)]) == 1
+    assert main(["--port", str(port)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert f"127.0.0.1:{port}" in said
+    assert f"port {port} on 127.0.0.1 is in use" in said
     assert "--port" in said
 
 

@@ -80,3 +80,19 @@ def test_help_lists_every_command_and_loads_none():
     for name, (_, line) in cli.COMMANDS.items():
         assert name in done.stdout
         assert line in done.stdout
+
+
+def test_the_defaults_that_help_states_are_the_real_ones(capsys):
+    from farrier.collector import Settings
+    from farrier.fleet.rollouts import WAIT_TIMEOUT_S
+    from farrier.repo import Lifetimes
+
+    for command, defaults in (
+        (["repo", "init"], vars(Lifetimes()).values()),
+        (["collect"], [Settings().connect_timeout_s]),
+        (["fleet", "rollout"], [WAIT_TIMEOUT_S]),
+    ):
+        assert cli.main([*command, "--help"]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        for default in defaults:
+            assert f"[default: {default:g}]" in said

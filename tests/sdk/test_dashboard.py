@@ -207,7 +207,7 @@ def test_wrong_input_is_one_sentence(options, code, sentence, tmp_path, monkeypa
 
 def test_a_port_in_use_is_one_sentence(served, tmp_path, capsys):
     port = str(urlsplit(served).port)
-    assert main(["dashboard", "--store", f"sqlite:///{tmp_path}/fleet.db", "--port", port]) == 1
+    assert main(["dashboard", "--store", f"sqlite:///{tmp_path}/fleet.db", "--port", port]) == 2
     assert "--port" in capsys.readouterr().err
 
 

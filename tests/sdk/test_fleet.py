@@ -7,6 +7,7 @@ import json
 import pytest
 
 from farrier import fleet as fleets
+from farrier import repo
 from farrier import store as stores
 from farrier.cli import main
 from farrier.fleet import metrics, words
@@ -20,9 +21,7 @@ SECOND = 10**9
 
 @pytest.fixture
 def root(tmp_path):
-    path = tmp_path / "1.root.json"
-    path.write_text("{}")
-    return path
+    return repo.init(tmp_path / "repository").root
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def test_init_makes_a_file_that_loads(tmp_path, root, capsys):
     assert capsys.readouterr().out.strip() == str(path)
     loaded = fleets.load_fleet(path)
     assert (loaded.name, loaded.broker.password, loaded.repository_url) == ("demo", "secret", "http://h:2")
-    assert loaded.root.read_text() == "{}"
+    assert loaded.root.read_bytes() == root.read_bytes()
     assert path.stat().st_mode & 0o077 == 0
     with loaded.open_store() as store:
         assert store.path == folder / "fleet.db"
@@ -125,7 +124,7 @@ def test_rollout_and_rollback_reach_the_devices(
         assert (end.phase, end.detail) == ("failed", "why")
         assert devices[1].desired[-1].version == 1
         capsys.readouterr()
-        assert main(["fleet", "rollback", "b", *at]) == 2
+        assert main(["fleet", "rollback", "--device", "b", *at]) == 2
         assert "no other desired state" in capsys.readouterr().err
         asked = fleets.rollback(loaded, names=["a"])
         eventually(lambda: devices[0].desired[-1].version == 3, what="version 3")

@@ -15,15 +15,19 @@ def acquire(state: Path) -> int:
         state.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise InputError(f"the state folder {state} cannot be used: {error.strerror}") from None
+        raise _unusable(state, error) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
         raise InputError(f"another agent (process {holder}) already uses {state}: stop it first") from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(descriptor)
+        raise _unusable(state, error) from None
     return descriptor
 
 
@@ -41,3 +45,7 @@ def holder(state: Path) -> int:
     finally:
         os.close(descriptor)
     return 0
+
+
+def _unusable(state: Path, error: OSError) -> InputError:
+    return InputError(f"the state folder {state} cannot be used: {error.strerror}")

@@ -54,6 +54,8 @@ def build(
     names.version(version)
     board = targets.get(target)
     toolchain = _toolchain(artifact, board)
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"the folder {output.parent} does not exist; make it first or give another --out")
     graph = model.load(artifact)
     _refuse_external_data(artifact)
     rows = data.load(golden, graph.inputs) if golden else None

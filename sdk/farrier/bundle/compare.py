@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from farrier_contracts.bundle import Manifest, describe, read_manifest
+from farrier_contracts.bundle import Manifest, describe, read_manifest, verify
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Difference:
 
 
 def inspect(path: Path) -> dict[str, Any]:
-    """Return a bundle's manifest as a document, with its `digest` and the file's `bytes`; raises BundleError.
+    """Return a bundle's manifest as a document, with its `digest` and the file's `bytes`.
 
-    The parts are not read: `verify` does that.
+    Every byte is checked first, so that no damaged bundle looks whole; raises BundleError.
     """
-    manifest = read_manifest(path)
+    manifest = verify(path)
     return {**describe(manifest), "digest": manifest.digest, "bytes": path.stat().st_size}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import click
 
 from farrier_contracts.errors import UsageError
 
+from .options import json_option, print_json
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--batch", help="Batch sizes, like 1,4,8; otherwise 1, and 4 and 8 where the batch is free.")
+@click.option("--batch", help="Batch sizes, like 1,4,8  [default: 1, and 4 and 8 where the batch is free].")
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of the engine.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@json_option
 def bench(model: Path, *, batch: str | None, threads: int, as_json: bool) -> None:
     """Measure MODEL (.onnx, .tflite or a .farrier bundle) on this machine."""
     from ..benchmark import bench as run
@@ -29,7 +29,7 @@ def bench(model: Path, *, batch: str | None, threads: int, as_json: bool) -> Non
     with progress(quiet=as_json) as report:
         result = run(model, batch=sizes, threads=threads, progress=report)
     if as_json:
-        click.echo(json.dumps(result.to_document(), indent=1, allow_nan=False))
+        print_json(result.to_document())
     else:
         _show(result)
 

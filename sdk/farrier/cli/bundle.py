@@ -1,30 +1,32 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+from .options import FILE, HELP, Group, json_option, print_json
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings=HELP)
 def bundle() -> None:
     """Build, inspect, verify and compare bundles: what a device may run, in one file."""
 
 
 @bundle.command()
 @click.argument("artifact", type=FILE)
-@click.option("--name", required=True, help="Lower-case letters, digits and hyphens.")
-@click.option("--version", required=True, help="Such as 1.0.2; once published, a version never changes.")
-@click.option("--target", default="host", show_default=True, help="The board it is for.")
+@click.option("--name", required=True, help="The bundle's name: lower-case letters, digits and hyphens.")
+@click.option(
+    "--version", required=True, help="The bundle's version, such as 1.0.2; once published, it never changes."
+)
+@click.option("--target", default="host", show_default=True, help="What the model will run on.")
 @click.option("--golden", type=FILE, help="Rows (.npz) whose outputs every device must reproduce.")
-@click.option("--max-batch", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--no-cache", is_flag=True, help="Equal requests must not share one answer.")
-@click.option("--licence", default="", help="Such as Apache-2.0.")
-@click.option("-o", "--output", type=FILE, required=True, help="The bundle file to write.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--max-batch", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Rows that may share one run.")  # fmt: skip
+@click.option("--no-cache", is_flag=True, help="Answer equal requests anew each time.")
+@click.option("--licence", default="", help="The model's licence, such as Apache-2.0.")
+@click.option("-o", "--out", type=FILE, required=True, help="The bundle file to write.")
+@json_option
 def build(
     artifact: Path,
     *,
@@ -35,7 +37,7 @@ def build(
     max_batch: int,
     no_cache: bool,
     licence: str,
-    output: Path,
+    out: Path,
     as_json: bool,
 ) -> None:
     """Build a bundle from a compiled model."""
@@ -48,29 +50,27 @@ def build(
         name=name,
         version=version,
         target=target,
-        output=output,
+        output=out,
         golden=golden,
         settings=settings,
     )
-    size = output.stat().st_size
+    size = out.stat().st_size
     if as_json:
-        _print_json(
-            {"path": str(output), "digest": manifest.digest, "bytes": size, "parts": len(manifest.parts)}
-        )
+        print_json({"path": str(out), "digest": manifest.digest, "bytes": size, "parts": len(manifest.parts)})
     else:
-        click.echo(f"{output}: {name} {version}, {len(manifest.parts)} parts, {size} bytes")
+        click.echo(f"{out}: {name} {version}, {len(manifest.parts)} parts, {size} bytes")
 
 
 @bundle.command()
 @click.argument("file", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
+@json_option
 def inspect(file: Path, as_json: bool) -> None:
     """Show what a bundle holds and needs."""
     from ..bundle import inspect as run
 
     document = run(file)
     if as_json:
-        _print_json(document)
+        print_json(document)
     else:
         for label, text in _rows(document):
             click.echo(f"{label:<12}{text}")
@@ -89,14 +89,14 @@ def verify(file: Path) -> None:
 @bundle.command()
 @click.argument("old", type=FILE)
 @click.argument("new", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 def diff(old: Path, new: Path, as_json: bool) -> None:
-    """Show what changed between two bundles, and what an update would ship."""
+    """Show what an update from OLD to NEW changes and ships."""
     from ..bundle import diff as run
 
     difference = run(old, new)
     if as_json:
-        _print_json(difference.to_dict())
+        print_json(difference.to_dict())
         return
     if difference.is_empty:
         click.echo("the two bundles are the same")
@@ -138,7 +138,3 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, str]]:
 def _tensor(tensor: dict[str, Any]) -> str:
     shape = " x ".join("any" if size < 0 else str(size) for size in tensor["shape"])
     return f"{tensor['name']}: {tensor['datatype']} [{shape}]"
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document, indent=1, sort_keys=True))

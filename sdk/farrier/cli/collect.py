@@ -7,12 +7,14 @@ from dataclasses import replace
 import click
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option("--broker", required=True, metavar="URL", help="The fleet's MQTT broker: mqtt://host:1883.")
 @click.option("--store", required=True, metavar="URL", help="Where to keep it: sqlite:///fleet.db.")
 @click.option("--fleet", metavar="NAME", help="Only this fleet; without it, every fleet on the broker.")
 @click.option(
-    "--connect-timeout", type=click.FloatRange(min=0), help="Seconds to wait for the broker at first."
+    "--connect-timeout",
+    type=click.FloatRange(min=0),
+    help="Seconds to wait for the broker at the start  [default: 10].",
 )
 def collect(broker: str, store: str, fleet: str | None, connect_timeout: float | None) -> None:
     """Store a fleet's telemetry, states and events until stopped.

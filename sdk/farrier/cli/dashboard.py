@@ -4,15 +4,18 @@ from pathlib import Path
 
 import click
 
+from .options import FILE
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.command()
 @click.option("--store", required=True, metavar="URL", help="The fleet's store: sqlite:///fleet.db.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 shows it to the network.")
-@click.option("--token", help="The password of the page; without one, it is made and printed.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True,
+              help="The port to listen on; 0: any free one.")  # fmt: skip
 @click.option(
-    "--token-file", type=click.Path(path_type=Path, dir_okay=False), help="A file that holds the token."
+    "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0: all."
 )
+@click.option("--token", help="The password of the page; without one, it is made and printed.")
+@click.option("--token-file", type=FILE, help="A file that holds the token.")
 def dashboard(store: str, port: int, host: str, token: str | None, token_file: Path | None) -> None:
     """Show a fleet in the browser, behind a token."""
     from ..web import dashboard as run

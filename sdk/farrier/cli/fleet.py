@@ -1,27 +1,29 @@
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .options import FILE, FOLDER, HELP, Group, json_option, print_json
+
 if TYPE_CHECKING:
     from ..fleet import Progress
     from ..store import Device, Store
 
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
 fleet_option = click.option(
     "--fleet", "path", type=FILE, default=Path("FLEET.toml"), show_default=True, help="The fleet's file."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+names_option = click.option(
+    "--device", "names", multiple=True, metavar="NAME", help="A device; may be given several times."
+)
+all_option = click.option("--all", "everyone", is_flag=True, help="Every device of the fleet.")
 wait_option = click.option("--wait", is_flag=True, help="Wait until every device is live or failed.")
-timeout_option = click.option("--timeout", type=float, help="Seconds to wait at most.")
+timeout_option = click.option("--timeout", type=float, help="Seconds to wait at most  [default: 120].")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings=HELP)
 def fleet() -> None:
     """See and steer a fleet of devices."""
 
@@ -31,7 +33,7 @@ def fleet() -> None:
 @click.option("--name", required=True, help="The fleet's name, as it stands in topics.")
 @click.option("--broker", required=True, metavar="URL", help="mqtt://host:1883 or mqtts://host:8883.")
 @click.option("--repository", required=True, metavar="URL", help="Where devices fetch bundles.")
-@click.option("--root", required=True, type=FILE, help="The repository's root of trust.")
+@click.option("--root", required=True, type=FILE, help="The repository's root of trust: its 1.root.json.")
 def init(folder: Path, name: str, broker: str, repository: str, root: Path) -> None:
     """Make FLEET.toml and what belongs beside it."""
     from ..fleet import init_fleet
@@ -53,7 +55,7 @@ def ls(path: Path, as_json: bool) -> None:
         now = time.time_ns()
         facts = [device_facts(store, each, now_ns=now) for each in devices(store, fleet=known.name)]
     if as_json:
-        _print_json(facts)
+        print_json(facts)
     elif facts:
         _print_table(facts)
     else:
@@ -73,17 +75,24 @@ def show(device: str, path: Path, as_json: bool) -> None:
     with known.open_store() as store:
         facts = _details(store, find(store, device, fleet=known.name))
     if as_json:
-        _print_json(facts)
+        print_json(facts)
     else:
         _print_device(facts)
 
 
 @fleet.command()
 @click.argument("bundle", metavar="NAME@VERSION")
-@click.option("--device", "names", multiple=True, metavar="NAME", help="May be given several times.")
-@click.option("--all", "everyone", is_flag=True, help="Every device of the fleet.")
-@click.option("--as", "deployment", default="", help="The deployment's name; without it, the bundle's.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The local port to serve on.")
+@names_option
+@all_option
+@click.option(
+    "--as", "deployment", default="", metavar="NAME", help="The deployment's name  [default: the bundle's]."
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="The port to serve on there; 0: the agent's choice.",
+)
 @fleet_option
 @wait_option
 @timeout_option
@@ -106,8 +115,8 @@ def rollout(names: tuple[str, ...], everyone: bool, path: Path, **options: Any) 
 
 
 @fleet.command()
-@click.argument("names", nargs=-1, metavar="[DEVICE]...")
-@click.option("--all", "everyone", is_flag=True, help="Every device of the fleet.")
+@names_option
+@all_option
 @fleet_option
 @wait_option
 @timeout_option
@@ -126,7 +135,7 @@ def rollback(
 
 def _check_choice(names: tuple[str, ...], everyone: bool) -> None:
     if bool(names) == everyone:
-        raise click.UsageError("say which devices, or --all")
+        raise click.UsageError("say which devices with --device, or --all")
 
 
 def _follow(known: Any, asked: list[Progress], *, wait: bool, timeout: float | None, as_json: bool) -> None:
@@ -137,7 +146,7 @@ def _follow(known: Any, asked: list[Progress], *, wait: bool, timeout: float | N
     limit = WAIT_TIMEOUT_S if timeout is None else timeout
     result = watch(known, asked, timeout_s=limit, tell=_say_progress) if wait else asked
     if as_json:
-        _print_json([vars(each) for each in result])
+        print_json([vars(each) for each in result])
     elif not wait:
         for each in result:
             click.echo(f"{each.device}: asked for version {each.version} of its desired state")
@@ -155,10 +164,6 @@ def _details(store: Store, device: Device) -> dict[str, Any]:
     from ..fleet.facts import device_details
 
     return device_details(store, device, now_ns=time.time_ns())
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
 
 
 def _print_table(facts: list[dict[str, Any]]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .options import json_option, print_json
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--name", help="The bundle's name; the model file's name otherwise.")
 @click.option("--version", help="The bundle's version; made from the artifact's digest otherwise.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@json_option
 def optimize(model: Path, *, as_json: bool, **options: Any) -> None:
     """Fit MODEL (.onnx) to a target within a budget, and write bundle and report."""
     from ..optimization import optimize as run
@@ -40,7 +40,7 @@ def optimize(model: Path, *, as_json: bool, **options: Any) -> None:
     with progress(quiet=as_json) as report:
         result = run(model, progress=report, **options)
     if as_json:
-        click.echo(json.dumps(result.report, indent=1, allow_nan=False))
+        print_json(result.report)
     else:
         _show(result)
 

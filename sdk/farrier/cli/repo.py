@@ -1,29 +1,32 @@
 from __future__ import annotations
 
-import json
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import click
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
+from .options import FILE, FOLDER, HELP, Group, json_option, print_json
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings=HELP)
 def repo() -> None:
     """Keep a signed update repository: what devices may run, by TUF metadata."""
 
 
 @repo.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--root-days", type=int, help="Days until devices refuse the root's signature.")
-@click.option("--targets-days", type=int, help="The same for the list of what is published.")
-@click.option("--snapshot-days", type=int, help="The same for the snapshot.")
-@click.option("--timestamp-days", type=int, help="The same for the timestamp; 'repo refresh' renews it.")
+@click.option(
+    "--root-days", type=int, help="Days until devices refuse the root's signature  [default: 1095]."
+)
+@click.option("--targets-days", type=int, help="The same for the list of what is published  [default: 365].")
+@click.option("--snapshot-days", type=int, help="The same for the snapshot  [default: 90].")
+@click.option(
+    "--timestamp-days",
+    type=int,
+    help="The same for the timestamp, which 'repo refresh' renews [default: 30].",
+)
 def init(folder: Path, **days: int | None) -> None:
-    """Make a repository: one key per role, and signed, empty metadata."""
+    """Make a repository: new keys and signed, empty metadata."""
     from ..repo import Lifetimes
     from ..repo import init as run
 
@@ -36,14 +39,14 @@ def init(folder: Path, **days: int | None) -> None:
 @repo.command()
 @click.argument("bundle", type=FILE)
 @click.option("--repo", "folder", type=FOLDER, required=True, metavar="DIR", help="The repository.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 def publish(bundle: Path, folder: Path, as_json: bool) -> None:
     """Publish a bundle, so that devices may fetch it."""
     from ..repo import publish as run
 
     done = run(bundle, repo=folder)
     if as_json:
-        _print_json(vars(done))
+        print_json(vars(done))
     elif done.already_published:
         click.echo(f"{done.name}@{done.version} was already published, unchanged")
     else:
@@ -54,9 +57,12 @@ def publish(bundle: Path, folder: Path, as_json: bool) -> None:
 
 @repo.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--json", "as_json", is_flag=True, help="Print when each role expires as JSON.")
+@json_option
 def refresh(folder: Path, as_json: bool) -> None:
-    """Sign the timestamp anew, and whatever else is past half its life; run it daily."""
+    """Sign anew what is about to expire; run it daily.
+
+    The timestamp is always signed, everything else once it is past half its life.
+    """
     from ..repo import Repository, is_due
     from ..repo import refresh as run
 
@@ -69,7 +75,7 @@ def refresh(folder: Path, as_json: bool) -> None:
             err=True,
         )
     if as_json:
-        _print_json(expiries)
+        print_json(expiries)
     else:
         for role, expires in expiries.items():
             click.echo(f"{role:<10} valid until {expires}")
@@ -78,15 +84,17 @@ def refresh(folder: Path, as_json: bool) -> None:
 @repo.command()
 @click.argument("folder", type=FOLDER)
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8788, show_default=True, help="0: any free port."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8788,
+    show_default=True,
+    help="The port to listen on; 0: any free one.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 for every interface.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0: all."
+)
 def serve(folder: Path, port: int, host: str) -> None:
     """Serve a repository's public folder over HTTP until stopped."""
     from ..repo import serve as run
 
     run(folder, port=port, host=host, ready=click.echo)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document, indent=1, sort_keys=True))

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from farrier_contracts.errors import FarrierError, InputError
 from farrier_contracts.wire import topics
 
-from ..store import Store, open_store
-from .connection import CONNECT_TIMEOUT_S, Broker, connect, new_client, parse_broker
+from ..store import Store, open_store, store_file
+from .connection import CONNECT_TIMEOUT_S, Broker, await_listener, connect, new_client, parse_broker
 from .intake import KINDS, Arrival, read
 from .publishing import publish
 from .writer import Effects, Writer
@@ -80,6 +80,8 @@ def collect(
     address = parse_broker(broker)
     if fleet is not None:
         topics.checked_id(fleet, "a fleet's name")
+    if not store_file(store).exists():  # no new store for a broker that is not there
+        await_listener(address, timeout_s=settings.connect_timeout_s)
     with open_store(store) as opened, _alone(opened):
         collector = _Collector(opened, fleet=fleet, settings=settings, say=say)
         return collector.run(address, stop or threading.Event())

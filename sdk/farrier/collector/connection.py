@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -82,10 +84,24 @@ def new_client(
 
 def connect(client: Client, broker: Broker, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
     """Open the connection, trying again with growing pauses; raises FarrierError after `timeout_s`."""
+    _keep_trying(
+        lambda: client.connect(broker.host, broker.port, keepalive=KEEPALIVE_S), broker, timeout_s=timeout_s
+    )
+
+
+def await_listener(broker: Broker, *, timeout_s: float) -> None:
+    """Wait until something listens at the broker's address; raises FarrierError after `timeout_s`."""
+    where = (broker.host, broker.port)
+    _keep_trying(
+        lambda: socket.create_connection(where, CONNECT_TIMEOUT_S).close(), broker, timeout_s=timeout_s
+    )
+
+
+def _keep_trying(attempt: Callable[[], object], broker: Broker, *, timeout_s: float) -> None:
     deadline, pause = time.monotonic() + timeout_s, RETRY_FIRST_S
     while True:
         try:
-            client.connect(broker.host, broker.port, keepalive=KEEPALIVE_S)
+            attempt()
             return
         except OSError as error:
             reason = error.strerror or str(error)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from farrier_contracts.errors import InputError, UsageError
+from farrier_contracts.files import undone_when_full, write_atomically
 from farrier_contracts.wire.topics import checked_id
 
 from ..collector import Broker, parse_broker
@@ -22,6 +25,7 @@ else:
 
 FILE_NAME = "FLEET.toml"
 FILE_MAX_BYTES = 64 << 10
+ROOT_MAX_BYTES = 1 << 20
 STORE_URL = "sqlite:///fleet.db"
 ROOT_NAME = "root.json"
 
@@ -69,31 +73,64 @@ def load_fleet(path: Path) -> Fleet:
 def init_fleet(folder: Path, *, name: str, broker: str, repository: str, root: Path) -> Path:
     """Make a folder with FLEET.toml and a copy of the repository's root of trust; return the file's path.
 
-    Raises InputError where there is a fleet already or `root` is missing.
+    `repository` is the URL that devices fetch from. Raises UsageError for an address that is not understood,
+    InputError where there is a fleet already or `root` is no root of trust, FarrierError where the disk is full.
     """
     import tomli_w
 
     checked_id(name, "the fleet's name")
     parse_broker(broker)
+    _check_repository(repository)
     path = folder / FILE_NAME
     if path.exists():
         raise InputError(f"{path} is there already; change it by hand or choose another folder")
-    if not root.is_file():
-        raise InputError(f"there is no root of trust at {root}; `farrier repo init` says where it made one")
-    folder.mkdir(parents=True, exist_ok=True)
+    trusted = _root_of_trust(root)
     document = {
         "name": name,
         "broker": {"url": broker},
         "store": {"url": STORE_URL},
         "repository": {"url": repository, "root": ROOT_NAME},
     }
-    if root.resolve() != (folder / ROOT_NAME).resolve():
-        shutil.copyfile(root, folder / ROOT_NAME)
-    unfinished = path.with_suffix(".new")
-    unfinished.touch(mode=0o600)  # the broker's address may hold a password
-    unfinished.write_text(tomli_w.dumps(document))
-    os.replace(unfinished, path)  # noqa: PTH105
+    kept = folder / ROOT_NAME
+    made = [each for each in (kept, path) if not each.exists()]
+    with _gone_when_empty(folder), undone_when_full(folder, made):
+        write_atomically(kept, [trusted])
+        # the broker's address may hold a password
+        write_atomically(path, [tomli_w.dumps(document).encode()], mode=0o600)
     return path
+
+
+def _check_repository(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"the repository {url!r:.200} is not understood; write http://host:8788")
+
+
+def _root_of_trust(path: Path) -> bytes:
+    content, kind = b"", ""
+    try:
+        with path.open("rb") as file:
+            content = file.read(ROOT_MAX_BYTES)
+        kind = json.loads(content)["signed"]["_type"]
+    except FileNotFoundError:
+        raise InputError(
+            f"there is no root of trust at {path}; `farrier repo init` says where it made one"
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # said below
+    if kind != "root":
+        raise InputError(f"{path} is no root of trust; give the repository's public/metadata/1.root.json")
+    return content
+
+
+@contextmanager
+def _gone_when_empty(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
 
 
 def _text(document: dict[str, Any], table: str, key: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
@@ -16,8 +15,9 @@ from types import FrameType, TracebackType
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from farrier_contracts.errors import InputError, UsageError
+from farrier_contracts.errors import InputError
 
+from ..listening import cannot_listen
 from .layout import Repository
 
 CONNECTION_TIMEOUT_S = 30.0  # of silence on a connection
@@ -35,7 +35,7 @@ class RepositoryServer:
         try:
             self._server = _Server((host, port), partial(_Handler, public.resolve()))
         except (OSError, OverflowError) as error:
-            raise UsageError(_sentence(error, host, port)) from None
+            raise cannot_listen(error, host, port) from None
         self.url = f"http://{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
@@ -148,9 +148,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-cache" if path.name == "timestamp.json" else "max-age=86400")
         self.end_headers()
         return file
-
-
-def _sentence(error: Exception, host: str, port: int) -> str:
-    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use: choose another with --port"
-    return f"cannot serve on {host}:{port}: {error}"

@@ -1,6 +1,6 @@
 """The fleet store: what devices reported, stored once and for good, behind a URL."""
 
-from .database import Store, open_store
+from .database import Store, open_store, store_file
 from .queries import (
     balance,
     columns,
@@ -37,5 +37,6 @@ __all__ = [
     "latest",
     "open_store",
     "series",
+    "store_file",
     "totals",
 ]

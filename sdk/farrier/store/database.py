@@ -57,13 +57,12 @@ def open_store(url: str, *, base: Path = Path(), create: bool = True) -> Store:
     `sqlite:///name.db` is relative to `base`, `sqlite:////folder/name.db` is absolute. Raises UsageError for a URL
     that is not understood, InputError where there is no usable store.
     """
-    path = base / store_path(url)
-    if not create and not path.exists():
+    path = store_file(url, base=base)
+    made = not path.exists()
+    if made and not create:
         raise InputError(
             f"there is no fleet store at {path}; start `farrier collect` first or give another --store"
         )
-    if not path.parent.is_dir():
-        raise InputError(f"the folder of the fleet store, {path.parent}, does not exist; make it first")
     try:
         connection = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
@@ -78,6 +77,8 @@ def open_store(url: str, *, base: Path = Path(), create: bool = True) -> Store:
         migrate(connection)
     except sqlite3.DatabaseError as error:
         connection.close()
+        if made and path.is_file() and path.stat().st_size == 0:
+            path.unlink()
         if "full" in str(error):
             raise FarrierError(
                 f"the disk is full, the fleet store {path} cannot be opened; free some space"
@@ -86,11 +87,17 @@ def open_store(url: str, *, base: Path = Path(), create: bool = True) -> Store:
     return Store(path, connection)
 
 
-def store_path(url: str) -> Path:
-    """Return the path that a store's URL names; raises UsageError."""
+def store_file(url: str, *, base: Path = Path()) -> Path:
+    """Return the file that a store's URL names, there or not.
+
+    Raises UsageError for a URL that is not understood, InputError where there is no folder for it.
+    """
     if not url.startswith(SCHEME) or not url[len(SCHEME) :]:
         raise UsageError(
             f"the store {url!r:.200} is not understood; write sqlite:///name.db, or sqlite:////folder/name.db "
             "for an absolute path"
         )
-    return Path(url[len(SCHEME) :])
+    path = base / url[len(SCHEME) :]
+    if not path.parent.is_dir():
+        raise InputError(f"the folder of the fleet store, {path.parent}, does not exist; make it first")
+    return path

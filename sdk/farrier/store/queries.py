@@ -38,7 +38,7 @@ def device(store: Store, name: str, *, fleet: str | None = None) -> Device:
     ).fetchall()
     if not rows:
         raise InputError(
-            f"no device {name!r:.80} is known{f' in fleet {fleet}' if fleet else ''}; see `fleet ls`"
+            f"no device {name!r:.80} is known{f' in fleet {fleet}' if fleet else ''}; see `farrier fleet ls`"
         )
     if len(rows) > 1:
         raise InputError(f"several fleets have a device {name!r:.80}; say which fleet")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from farrier_contracts.errors import FarrierError
 
+from ..listening import cannot_listen
 from ..store import Store, open_store
 from . import pages
 from .access import PARAMETER, Guard, checked_token, new_token
@@ -39,24 +40,23 @@ def dashboard(
 ) -> None:
     """Serve the pages until SIGTERM or SIGINT; `ready` is given the address, with the token where it was made here.
 
-    Raises FarrierError where the port is taken, InputError where there is no usable store.
+    Raises UsageError where the port is taken, InputError where there is no usable store.
     """
     import uvicorn
 
     made = token is None
     token = new_token() if token is None else checked_token(token)
-    open_store(store).close()  # a wrong store is told before anything listens
-    listener = _listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listener.getsockname()[1]}/"
-    config = uvicorn.Config(
-        make_app(store, token),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GOODBYE_S,
-    )
-    with listener, _quiet_end():
+    with _listen(host, port) as listener, _quiet_end():
+        open_store(store).close()  # a wrong store is told here, and a new one made only where it can be shown
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{listener.getsockname()[1]}/"
+        config = uvicorn.Config(
+            make_app(store, token),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GOODBYE_S,
+        )
         ready(f"{address}?{PARAMETER}={token}" if made else address)
         uvicorn.Server(config).run(sockets=[listener])
 
@@ -131,9 +131,7 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise FarrierError(
-            f"cannot listen on {host}:{port} ({error.strerror}); give another --port"
-        ) from None
+        raise cannot_listen(error, host, port) from None
 
 
 @contextmanager

@@ -1,0 +1,27 @@
+"""What the commands share: kinds of arguments, `--json`, and groups that list their commands in order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+HELP = {"help_option_names": ["-h", "--help"]}
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+class Group(click.Group):
+    """A group that lists its commands in the order of their definition, which is the order of their use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names as they were added."""
+        return list(self.commands)
+
+
+def print_json(document: Any) -> None:
+    """Print a document for a script to read."""
+    click.echo(json.dumps(document, indent=2, allow_nan=False))
