@@ -23,7 +23,7 @@ LINGER_S = 2.0  # reading on after a refusal, so that the client sees it instead
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """The protocol of one connection; the server's sweep calls `expire` when `deadline` is over."""
 
     def __init__(self, server: Server) -> None:
@@ -57,15 +57,18 @@ class Connection(asyncio.Protocol):
         self._server.forget(self)
         self._transport.close()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._server.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._lingering:
             return
-        self._unparsed_bytes += len(data)
+        self._unparsed_bytes += nbytes
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._server.buffer[:nbytes])  # hands out copies
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(refusal(400, "this is not a request of HTTP/1.1 that this server knows"))
-        if self._in_head and self._unparsed_bytes > len(data):  # one line that goes on for several reads
+        if self._in_head and self._unparsed_bytes > nbytes:  # one line that goes on for several reads
             self._check_head(self._unparsed_bytes)
         self._pump()
 

@@ -13,6 +13,7 @@ from .http import Request, Response
 Respond = Callable[[Response], None]
 Handle = Callable[[Request, Respond], None]
 
+RECEIVE_BYTES = 256 << 10
 BACKLOG = 256  # connections that the kernel may hold for us
 ACCEPT_PAUSE_S = 0.1  # where this process has no file descriptor left for another connection
 
@@ -43,6 +44,7 @@ class Server:
         self.handle = handle
         self.loop = asyncio.get_running_loop()
         self.draining = False
+        self.buffer = memoryview(bytearray(RECEIVE_BYTES))  # what arrives is parsed at once: one serves all
         self._connections: Set[Connection] = set()
         self._held = 0
         self._listeners: List[socket.socket] = []
