@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cbor2
@@ -23,69 +17,17 @@ from farrier_contracts.wire.payload import seal, unseal
 from farrier_contracts.wire.telemetry import Batch, Clock, Point, Statement, to_document
 from farrier_contracts.wire.topics import Topic
 
-STOP_LIMIT_S = 20
 FARRIER = (sys.executable, "-c", "import sys; from farrier.cli import main; sys.exit(main())")
 
 
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """Ask the system for a free loopback port."""
-
-    def find() -> int:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            return server.getsockname()[1]
-
-    return find
-
-
-@pytest.fixture(scope="session")
-def running() -> Callable[..., object]:
-    """A context manager that runs a command and leaves no process behind."""
-
-    @contextmanager
-    def run(*command: str, log: Path, **options) -> Iterator[subprocess.Popen]:
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, **options
-            )
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(STOP_LIMIT_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-
-    return run
-
-
-def answers(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
-            return True
-    except OSError:
-        return False
-
-
 @pytest.fixture
-def mosquitto(tmp_path: Path, free_port, running, eventually) -> Iterator[str]:
+def mosquitto(start_mosquitto) -> str:
     """The address of a real mosquitto of this test's own."""
-    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        pytest.skip("mosquitto is not installed")
-    port = free_port()
-    config = tmp_path / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
-    with running(program, "-c", str(config), log=tmp_path / "mosquitto.log"):
-        eventually(lambda: answers(port), what="mosquitto listens")
-        yield f"mqtt://127.0.0.1:{port}"
+    return start_mosquitto()
 
 
 @pytest.fixture
-def embedded(tmp_path: Path, free_port, running, eventually) -> Iterator[str]:
+def embedded(tmp_path: Path, free_port, answers, running, eventually) -> Iterator[str]:
     """The address of the project's own embedded broker."""
     pytest.importorskip("amqtt")
     port = free_port()

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -208,19 +207,14 @@ def test_a_dry_run_changes_nothing(bench):
     assert not bench.prefix.exists()
 
 
-def test_an_agent_that_is_never_heard_from(bench, start_broker, fleet_file):
+def test_an_agent_that_is_never_heard_from(bench, start_mosquitto, fleet_file):
     """The broker lets it in and drops what it says: the sentence tells what its log says."""
-    fleet_file(start_broker(acl="topic read farrier/#\n"))
+    fleet_file(start_mosquitto(acl="topic read farrier/#\n"))
     sentence = bench.refused("--device", "mute", "--timeout", "5")
     assert "not heard from within 5 s; its log ends with: " in sentence
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-def test_an_unreachable_broker_is_found_before_anything_is_installed(bench):
+def test_an_unreachable_broker_is_found_before_anything_is_installed(bench, free_port):
     text = bench.fleet.read_text()
     bench.fleet.write_text(text.replace(text.split('"')[3], f"mqtt://127.0.0.1:{free_port()}"))
     assert "no broker answers" in bench.refused()
@@ -235,7 +229,7 @@ def test_a_name_that_is_taken(bench, broker):
     assert not bench.prefix.exists()
 
 
-def test_refusals_of_ssh_end_the_command(bench, tmp_path, ssh_key):
+def test_refusals_of_ssh_end_the_command(bench, tmp_path, ssh_key, free_port):
     other = replace(bench, arguments=[*bench.arguments, "--identity", str(ssh_key(tmp_path / "other"))])
     assert "refused the key" in other.refused()
     closed = replace(bench, arguments=[*bench.arguments, "--port", str(free_port())])
