@@ -1,13 +1,8 @@
-"""Real models for the tests of passes: a ResNet20 rebuilt from its checkpoint, and CIFAR-10 pictures."""
+"""Passes by name, small models, and what ONNX Runtime makes of them."""
 
 from __future__ import annotations
 
-import importlib.util
-import io
-import zipfile
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,43 +14,10 @@ from farrier_converters import passes
 from farrier_converters.graph import run
 from farrier_converters.model import Model, from_proto
 
-ROOT = Path(__file__).resolve().parents[2]
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PICTURES = 1_512  # per seed: 512 to calibrate, 1,000 to evaluate
-
 
 @pytest.fixture(scope="session")
-def resnet20_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("resnet20", ROOT / "examples" / "resnet20.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def resnet20(shared_data: Path, resnet20_script: ModuleType) -> Model:
-    checkpoint = shared_data / "resnet_cifar10_pth" / "pretrained_models" / "resnet20-12fca82f.th"
-    return from_proto(resnet20_script.build(resnet20_script.read_checkpoint(checkpoint)), "resnet20")
-
-
-@pytest.fixture(scope="session")
-def cifar10(shared_data: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Seeded pictures, normalised, [PICTURES, 3, 32, 32] float32, and their labels."""
-    from PIL import Image
-
-    with zipfile.ZipFile(shared_data / "cifar10_jpg" / "cifar10_jpg_train_10000.zip") as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
-        classes = sorted({name.split("/")[1] for name in names})
-        chosen = np.random.default_rng(7).permutation(len(names))[:PICTURES]
-        pictures, labels = [], []
-        for index in chosen:
-            with Image.open(io.BytesIO(archive.read(names[index]))) as image:
-                pictures.append(np.asarray(image.convert("RGB"), np.float64) / 255)
-            labels.append(classes.index(names[index].split("/")[1]))
-    normalised = (np.stack(pictures) - MEAN) / STD
-    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32), np.array(labels)
+def resnet20(resnet20_proto: onnx.ModelProto) -> Model:
+    return from_proto(resnet20_proto, "resnet20")
 
 
 @pytest.fixture(scope="session")

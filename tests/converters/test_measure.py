@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
 
+from farrier_contracts import targets
 from farrier_contracts.errors import MissingToolError, UsageError
 from farrier_contracts.tensors import TensorSpec
 from farrier_converters import data, metrics
@@ -176,6 +177,68 @@ def test_agreement_with_recorded_outputs(doubler, tmp_path):
         reference = measuring.record(child, dataset(10), tmp_path, batch=4)
         agreement = metrics.get("agreement")
         assert measuring.evaluate(child, dataset(10), agreement, batch=4, reference=reference) == 1.0
+
+
+def saturating(folder):
+    """A convolution whose pairs of products do not fit 16 bits: 64 inputs of 255 / 255 times weights of 127 / 127."""
+    x, w = (TensorProto.FLOAT, ["n", 64, 1, 1]), np.full((8, 64, 1, 1), 127, np.int8)
+    constants = {
+        "w": w,
+        "scale": np.array(1 / 255, np.float32),
+        "zero": np.array(0, np.uint8),
+        "wscale": np.array(1 / 127, np.float32),
+        "wzero": np.array(0, np.int8),
+        "yscale": np.array(64 / 255, np.float32),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "scale", "zero"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "wscale", "wzero"], ["wd"]),
+        helper.make_node("Conv", ["xd", "wd"], ["c"]),
+        helper.make_node("QuantizeLinear", ["c", "yscale", "zero"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "yscale", "zero"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "saturating",
+        [helper.make_tensor_value_info("x", *x)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 8, 1, 1])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "saturating.onnx")
+    return folder / "saturating.onnx"
+
+
+def test_reference_arithmetic_does_not_saturate(tmp_path):
+    feeds = {"x": np.ones((2, 64, 1, 1), np.float32)}
+    path = saturating(tmp_path)
+    with Child(path, "onnxruntime", reference=True) as child:
+        assert child.run(feeds)["y"] == pytest.approx(64)
+    here = targets.host()
+    if measuring.faithful(targets.get("x86-vnni").toolchains[0], "int8", here) or here.arch != "x86_64":
+        return  # kernels of this processor do not saturate either
+    with Child(path, "onnxruntime") as child:
+        assert child.run(feeds)["y"].max() < 63
+
+
+@pytest.mark.parametrize(
+    ("target", "machine", "expected"),
+    [
+        ("x86-avx2", "x86-avx2", True),
+        ("x86-avx2", "x86-vnni", True),
+        ("x86-vnni", "x86-avx2", False),
+        ("raspberry-pi-4", "x86-vnni", False),
+        ("raspberry-pi-4", "arm64", True),
+        ("x86-avx2", "arm64", False),
+        ("raspberry-pi-4", "null", False),
+        ("null", "x86-avx2", True),
+    ],
+)
+def test_kernels_are_faithful_where_types_are_equal_and_weights_fit(target, machine, expected):
+    toolchain = targets.get(target).toolchains[0]
+    assert measuring.faithful(toolchain, "int8", targets.get(machine)) == expected
+    assert measuring.faithful(toolchain, "fp16", targets.get(machine))
 
 
 dtypes = st.sampled_from([np.float32, np.float64, np.float16, np.int64, np.int8, np.uint8, np.bool_])

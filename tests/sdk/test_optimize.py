@@ -18,10 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 import farrier
 from farrier import cli
 from farrier.optimization import Settings, TrialSettings
-from farrier_contracts import bundle
+from farrier_contracts import bundle, targets
 from farrier_contracts.errors import BudgetError, InputError, UsageError
 from farrier_converters import passes
-from farrier_converters.measure import Child, LatencySettings
+from farrier_converters.measure import Child, LatencySettings, faithful
+from farrier_converters.search import LATENCY_TOLERANCE
 
 QUICK = Settings(
     trial=TrialSettings(
@@ -39,6 +40,10 @@ FILES = {
     "recipe.lock",
 }
 SIDE, CLASSES = 12, 4
+
+
+def faithful_here(target: str) -> bool:
+    return faithful(targets.get(target).toolchains[0], "int8", targets.host())
 
 
 def conv_net(*, batch="n", op="Relu") -> onnx.ModelProto:
@@ -109,7 +114,8 @@ def test_everything_that_is_promised_is_written(result, made):
         assert (entry["latency_ms"]["batch"], entry["latency_ms"]["threads"]) == (1, 1)
         assert entry["peak_memory_bytes"] > 0
     assert report["baseline"]["metric"]["value"] == 1.0
-    assert {c["name"] for c in report["candidates"]} == {"original", "fp32", "fp16", "int8"}
+    names = {c["name"] for c in report["candidates"]}
+    assert names == {"original", "fp32", "fp16", "int8", "int8-stem-float"}
     assert [c["name"] for c in report["candidates"] if c["kept"]] == [report["delivered"]["name"]]
     assert all(c["reason"] for c in report["candidates"])
     assert report["drop"] <= 0.05
@@ -284,6 +290,69 @@ def test_ultraface(shared_data, tmp_path):
     assert built["int8"].size_bytes < 0.5 * built["original"].size_bytes
     assert outcome.delivered.size_bytes <= built["original"].size_bytes
     assert built["fp32"].metric == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def pictures(resnet20_proto, cifar10, tmp_path_factory) -> Path:
+    """A folder with the ResNet20, pictures to calibrate on, and others with labels."""
+    folder = tmp_path_factory.mktemp("resnet20")
+    onnx.save(resnet20_proto, folder / "resnet20.onnx")
+    np.savez(folder / "calib.npz", images=cifar10[0][:512])
+    np.savez(folder / "data.npz", images=cifar10[0][512:], labels=cifar10[1][512:])
+    return folder
+
+
+def optimize_resnet20(pictures: Path, target: str, out: Path, **more) -> farrier.Result:
+    return farrier.optimize(
+        pictures / "resnet20.onnx",
+        target=target,
+        data=pictures / "data.npz",
+        calib=pictures / "calib.npz",
+        out=out,
+        settings=QUICK,
+        **more,
+    )
+
+
+def test_resnet20(pictures, tmp_path):
+    outcome = optimize_resnet20(pictures, "host", tmp_path / "o")
+    built = {e.name: e for e in outcome.candidates}
+    assert built["original"].metric > 0.83
+    assert outcome.drop <= 0.01
+    assert outcome.delivered.latency.p50_ms <= built["original"].latency.p50_ms * (1 + LATENCY_TOLERANCE)
+    assert outcome.delivered.size_bytes < built["original"].size_bytes
+    assert built["int8"].size_bytes < built["original"].size_bytes / 3
+    assert {e.arithmetic for e in built.values()} == {"kernels"}
+    assert {op["precision"] for op in outcome.report["ledger"]} >= {outcome.delivered.precision}
+
+
+INT8_ALONE = """
+version = 1
+[[candidate]]
+name = "int8"
+precision = "int8"
+pass = [{ name = "clean" }, { name = "fuse" }, { name = "int8" }]
+"""
+FOREIGN = [t for t in ("raspberry-pi-4", "x86-vnni", "x86-avx2") if not faithful_here(t)]
+
+
+@pytest.mark.parametrize("target", FOREIGN)
+def test_another_processor_is_judged_by_its_own_arithmetic(pictures, tmp_path, target):
+    """On this machine's kernels its integers would saturate, and cost accuracy that they do not cost there."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(INT8_ALONE)
+    outcome = optimize_resnet20(pictures, target, tmp_path / "o", recipe=recipe)
+    built = {e.name: e for e in outcome.candidates}
+    assert built["int8"].drop <= 0.01
+    assert {e.name for e in built.values() if e.arithmetic == "reference"} == {"int8"}
+    assert any("int8: judged in reference arithmetic" in w for w in outcome.warnings)
+    stored = bundle.unpack(outcome.bundle, tmp_path / "parts")
+    manifest = bundle.read_manifest(outcome.bundle)
+    golden = np.load(stored.part(manifest.golden.part))
+    with Child(outcome.artifact, "onnxruntime", reference=True) as child:
+        assert np.array_equal(
+            child.run({"images": golden["in.images"][:1]})["logits"], golden["out.logits"][:1]
+        )
 
 
 def test_an_impossible_budget_names_the_best_and_writes_nothing(made, tmp_path):

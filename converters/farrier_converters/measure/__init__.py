@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .child import Child, ChildSettings, EngineFailure
 from .evaluate import evaluate, evaluation_batch, outputs_of, record, takes_batch
+from .faithful import faithful, own_arithmetic
 from .latency import Latency, LatencySettings, measure
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     "LatencySettings",
     "evaluate",
     "evaluation_batch",
+    "faithful",
     "measure",
     "outputs_of",
+    "own_arithmetic",
     "record",
     "takes_batch",
 ]

@@ -40,10 +40,20 @@ class ChildSettings:
 
 
 class Child:
-    """One artifact in one engine process. Use as a context manager; every method raises EngineFailure."""
+    """One artifact in one engine process. Use as a context manager; every method raises EngineFailure.
 
-    def __init__(self, path: Path, engine: str, settings: ChildSettings = ChildSettings()) -> None:
-        self.path, self.engine, self.settings = path, engine, settings
+    With `reference` it computes in the engine's reference arithmetic: slow, and right where kernels saturate.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        engine: str,
+        settings: ChildSettings = ChildSettings(),
+        *,
+        reference: bool = False,
+    ) -> None:
+        self.path, self.engine, self.settings, self.reference = path, engine, settings, reference
         self.engine_version = ""
         self.inputs: tuple[TensorSpec, ...] = ()
         self._words: IO[bytes] | None = None
@@ -85,6 +95,7 @@ class Child:
             "engine": self.engine,
             "path": str(self.path.resolve()),
             "threads": self.settings.threads,
+            "reference": self.reference,
             "memory_bytes": _memory_limit(self.settings.memory_share),
         }
         answer = self._ask(Frame(fields), self.settings.open_limit_s)

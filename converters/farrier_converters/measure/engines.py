@@ -22,12 +22,15 @@ INSTALL = {"onnxruntime": "pip install onnxruntime", "litert": "pip install ai-e
 
 
 class Session(Protocol):
-    """A loaded artifact: one call in, named arrays out, in the artifact's own order."""
+    """A loaded artifact: one call in, named arrays out, in the artifact's own order.
+
+    With `reference`, integers are computed so that no intermediate saturates, at whatever speed.
+    """
 
     version: str  # the engine and its version
     inputs: Sequence[TensorSpec]
 
-    def __init__(self, path: Path, *, threads: int) -> None: ...
+    def __init__(self, path: Path, *, threads: int, reference: bool = False) -> None: ...
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once."""
@@ -40,7 +43,7 @@ class NullSession:
     version = "null"
     inputs: Sequence[TensorSpec] = ()
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    def __init__(self, path: Path, *, threads: int, reference: bool = False) -> None:
         path.read_bytes()  # a missing artifact is as wrong here as in any engine
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -7,18 +7,21 @@ from pathlib import Path
 
 import ai_edge_litert
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from farrier_contracts.tensors import DATATYPES, TensorSpec
 
 
 class LiteRtSession:
-    """One TFLite file in an interpreter."""
+    """One TFLite file in an interpreter; its reference arithmetic is LiteRT's own reference kernels."""
 
     version = f"litert {ai_edge_litert.__version__}"
 
-    def __init__(self, path: Path, *, threads: int) -> None:
-        self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+    def __init__(self, path: Path, *, threads: int, reference: bool = False) -> None:
+        resolver = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
+        self._interpreter = Interpreter(
+            model_path=str(path), num_threads=threads, experimental_op_resolver_type=resolver
+        )
         self._interpreter.allocate_tensors()
         self.inputs = tuple(
             TensorSpec(i["name"], DATATYPES[np.dtype(i["dtype"]).name], tuple(map(int, i["shape_signature"])))

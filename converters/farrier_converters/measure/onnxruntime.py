@@ -14,16 +14,22 @@ FATAL = 4  # ONNX Runtime's log level: its errors reach us as exceptions
 
 
 class OnnxRuntimeSession:
-    """One ONNX file in an inference session."""
+    """One ONNX file in an inference session.
+
+    Its reference arithmetic is the graph as it stands: without ONNX Runtime's fusions, what lies between DQ and Q
+    is float32, which holds every 8-bit integer and, up to rounding, the sums of their products.
+    """
 
     version = f"onnxruntime {onnxruntime.__version__}"
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    def __init__(self, path: Path, *, threads: int, reference: bool = False) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = FATAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if reference:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self._names = [output.name for output in self._session.get_outputs()]

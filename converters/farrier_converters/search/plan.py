@@ -8,13 +8,6 @@ from typing import Any
 
 from farrier_contracts.targets import Target, Toolchain
 
-# precision -> the passes that lead to it, in order, with their default options
-PRECISIONS: dict[str, tuple[str, ...]] = {
-    "fp32": ("clean", "fuse"),
-    "fp16": ("clean", "fuse", "fp16"),
-    "int8": ("clean", "fuse", "int8"),
-}
-
 
 @dataclass(frozen=True)
 class Step:
@@ -34,17 +27,29 @@ class Candidate:
     steps: tuple[Step, ...] = ()
 
 
+_CLEAN = (Step("clean"), Step("fuse"))
+# precision -> (what a candidate's name gets after it, the passes that lead to it)
+WAYS: dict[str, tuple[tuple[str, tuple[Step, ...]], ...]] = {
+    "fp32": (("", _CLEAN),),
+    "fp16": (("", (*_CLEAN, Step("fp16"))),),
+    "int8": (
+        ("", (*_CLEAN, Step("int8"))),
+        ("-stem-float", (*_CLEAN, Step("int8", {"stem": False}))),
+    ),
+}
+
+
 def plan(target: Target) -> tuple[Candidate, ...]:
     """Return the candidates for a target, besides the original model."""
     several = len(target.toolchains) > 1
     return tuple(
         Candidate(
-            name=f"{toolchain.compiler}-{precision}" if several else precision,
+            name=f"{toolchain.compiler}-{precision}{suffix}" if several else f"{precision}{suffix}",
             precision=precision,
             toolchain=toolchain,
-            steps=tuple(Step(name) for name in PRECISIONS[precision]),
+            steps=steps,
         )
         for toolchain in target.toolchains
         for precision in toolchain.precisions
-        if precision in PRECISIONS
+        for suffix, steps in WAYS.get(precision, ())
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from farrier_contracts import targets
 from farrier_converters import compilers, passes
+from farrier_converters.measure import Child, ChildSettings, faithful, own_arithmetic
 from farrier_converters.model import Model, save
 from farrier_converters.search import Candidate
 
@@ -19,16 +21,42 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+TWIN = "twin"  # the folder inside a candidate's
+
 
 @dataclass(frozen=True)
 class Built:
-    """A candidate's artifact, its graph, and the SHA-256 of the graph after each pass."""
+    """A candidate's artifact, its graph, and the SHA-256 of the graph after each pass.
+
+    `twin` is the same network in the integers that this machine is fast in, where the target's are others: it is
+    timed in place of the artifact, whose integers would take a detour here that they do not take on the target.
+    """
 
     candidate: Candidate
     model: Model
     path: Path
     digests: tuple[str, ...]
     batch: int = 1  # rows per calibration run
+    twin: Path | None = None
+
+    def same_as(self, other: Built) -> bool:
+        """Say whether both are the same graph, built by the same toolchain."""
+        mine, theirs = self.candidate.toolchain, other.candidate.toolchain
+        return mine == theirs and bool(self.digests) and self.digests[-1:] == other.digests[-1:]
+
+    @property
+    def faithful(self) -> bool:
+        """Whether this machine's kernels give the answers that the target's will."""
+        return faithful(self.candidate.toolchain, self.candidate.precision, targets.host())
+
+    def child(self, settings: ChildSettings) -> Child:
+        """Return the engine process to be timed: the artifact, or its twin, with this machine's kernels."""
+        return Child(self.twin or self.path, self.candidate.toolchain.engine, settings)
+
+    def judge(self, settings: ChildSettings) -> Child:
+        """Return the engine process whose answers count: in reference arithmetic where kernels are not faithful."""
+        engine = self.candidate.toolchain.engine
+        return Child(self.path, engine, settings, reference=not self.faithful)
 
     @property
     def size_bytes(self) -> int:
@@ -44,18 +72,32 @@ def build(
     batch: int,
     calibration: Callable[[], Iterator[dict[str, np.ndarray]]],
     progress: Callable[[str, float], None],
+    timed: bool = True,
 ) -> Built:
-    """Apply the candidate's passes and compile into `folder`; raises whatever a pass or compiler raises."""
-    context = passes.Context(
-        arithmetic=candidate.toolchain.arithmetic, calibration=calibration, progress=progress
-    )
+    """Apply the candidate's passes and compile into `folder`; raises whatever a pass or compiler raises.
+
+    Where it will be timed and this machine's kernels are not the target's, its twin for this machine is built too.
+    """
+    toolchain = candidate.toolchain
+    context = passes.Context(arithmetic=toolchain.arithmetic, calibration=calibration, progress=progress)
+    graph, digests = _apply(model, candidate, context)
+    compiler = compilers.get(toolchain.compiler)
+    folder.mkdir()
+    built = Built(candidate, graph, compiler.compile(graph, toolchain, folder), digests, batch)
+    own = own_arithmetic(toolchain, targets.host())
+    if built.faithful or own is None or not timed:
+        return built
+    twin, _ = _apply(model, candidate, replace(context, arithmetic=own))
+    (folder / TWIN).mkdir()
+    return replace(built, twin=compiler.compile(twin, toolchain, folder / TWIN))
+
+
+def _apply(model: Model, candidate: Candidate, context: passes.Context) -> tuple[Model, tuple[str, ...]]:
     digests = []
     for step in candidate.steps:
         model = passes.get(step.name).run(model, options(step), context)
         digests.append(digest_of(model))
-    folder.mkdir()
-    path = compilers.get(candidate.toolchain.compiler).compile(model, candidate.toolchain, folder)
-    return Built(candidate, model, path, tuple(digests), batch)
+    return model, tuple(digests)
 
 
 def as_it_came(model: Model, candidate: Candidate, folder: Path) -> Built:

@@ -13,7 +13,7 @@ from farrier_contracts import bundle
 from farrier_contracts.targets import Target
 from farrier_converters import npz
 from farrier_converters.data import Dataset
-from farrier_converters.measure import Child, ChildSettings
+from farrier_converters.measure import ChildSettings
 from farrier_converters.model import opset
 
 from .build import Built
@@ -48,11 +48,11 @@ class Vectors:
 
 
 def vectors(built: Built, data: Dataset, settings: ChildSettings, *, cases: int = GOLDEN_CASES) -> Vectors:
-    """Run up to `cases` rows through the artifact in its engine, one by one."""
+    """Run up to `cases` rows through the artifact, one by one, with the answers that its target will give."""
     step = data.fixed_batch or 1
     starts = range(0, min(cases * step, len(data) - len(data) % step or len(data)), step)
     feeds = [data.feed(np.resize(data.rows[start : start + step], step)) for start in starts]
-    with Child(built.path, built.candidate.toolchain.engine, settings) as child:
+    with built.judge(settings) as child:
         outputs = [child.run(feed) for feed in feeds]
     whole = data.constant | data.stacked
     inputs = {f"in.{n}": _join([f[n] for f in feeds], step=step, whole=n in whole) for n in feeds[0]}

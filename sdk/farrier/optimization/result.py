@@ -9,6 +9,9 @@ from typing import Any
 
 from farrier_converters.measure import Latency
 
+KERNELS = "kernels"  # this machine's, as the engine chooses them
+REFERENCE = "reference"  # the engine's slow arithmetic that nothing saturates in
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -25,6 +28,7 @@ class Entry:
     latency: Latency | None = None
     size_bytes: int | None = None
     peak_memory_bytes: int | None = None
+    arithmetic: str = KERNELS  # that the metric was measured in; latency and memory always are of the kernels
 
     def to_document(self) -> dict[str, Any]:
         """Return the form of `report.json`."""
@@ -35,7 +39,7 @@ class Entry:
             "kept": self.kept,
             "reason": self.reason,
             "artifact": self.artifact,
-            "metric": {"name": self.metric_name, "value": self.metric},
+            "metric": {"name": self.metric_name, "value": self.metric, "arithmetic": self.arithmetic},
             "drop": self.drop,
             "latency_ms": latency
             and {
@@ -72,6 +76,7 @@ class Entry:
             artifact=document.get("artifact"),
             metric_name=document["metric"]["name"],
             metric=document["metric"].get("value"),
+            arithmetic=document["metric"].get("arithmetic", KERNELS),
             drop=document.get("drop"),
             latency=latency or None,
             size_bytes=document.get("bytes"),

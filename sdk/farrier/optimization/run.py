@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from .build import Built, as_it_came, build
 from .deliver import Delivery, deliver
 from .job import Job, Settings, prepare
 from .recipe import ORIGINAL
-from .result import Entry, Result
+from .result import REFERENCE, Entry, Result
 from .trial import Progress
 
 NOISY_SPREAD = 0.25  # of the rounds' medians; above it the report says that the machine was busy
@@ -110,15 +110,7 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
     original = as_it_came(job.model, job.original, _place(stage, job.original))
     progress("running the original model", 0.0)
     batch = trial.probe_batch(original, job.rows.evaluation, job.settings.trial)
-    builds, failed = {ORIGINAL: original}, []
-    for index, candidate in enumerate(job.candidates):
-        span = (0.05 + 0.35 * index / len(job.candidates), 0.35 / len(job.candidates))
-        try:
-            builds[candidate.name] = _build(
-                job, candidate, stage, batch=batch, progress=_part(progress, *span)
-            )
-        except Exception as error:  # whatever a pass trips over costs this candidate, not the others
-            failed.append(_failure(candidate, error, job))
+    builds, left_out = _build_all(job, original, stage, batch=batch, progress=progress)
     entries = trial.run(
         builds,
         job.rows.evaluation,
@@ -135,13 +127,36 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
     free = job.rows.evaluation.fixed_batch is None
     profile = trial.profile(delivered, job.rows.evaluation, job.settings.trial, free=free)
     noisy = max((e.latency.spread for e in entries.values() if e.latency), default=0.0)
-    warnings = (*job.warnings, _busy(noisy)) if noisy > NOISY_SPREAD else job.warnings
+    warnings = (*job.warnings, *_stand_in(entries.values(), job.target.name))
+    if noisy > NOISY_SPREAD:
+        warnings = (*warnings, _busy(noisy))
     verdicts = {v.name: v for v in choice.verdicts}
     judged = [
         replace(e, kept=verdicts[e.name].kept, reason=verdicts[e.name].reason) if e.name in verdicts else e
         for e in entries.values()
     ]
-    return Found(original, delivered, (*judged, *failed), profile, warnings)
+    return Found(original, delivered, (*judged, *left_out), profile, warnings)
+
+
+def _build_all(
+    job: Job, original: Built, stage: Path, *, batch: int, progress: Progress
+) -> tuple[dict[str, Built], list[Entry]]:
+    """Return every candidate that could be built, the original first, and why the others are left out."""
+    builds: dict[str, Built] = {ORIGINAL: original}
+    left_out: list[Entry] = []
+    for index, candidate in enumerate(job.candidates):
+        span = (0.05 + 0.35 * index / len(job.candidates), 0.35 / len(job.candidates))
+        try:
+            built = _build(job, candidate, stage, batch=batch, progress=_part(progress, *span))
+        except Exception as error:  # whatever a pass trips over costs this candidate, not the others
+            left_out.append(_left_out(candidate, f"cannot be built: {_brief(error)}", job))
+            continue
+        twin = next((b.candidate.name for b in builds.values() if b.same_as(built)), None)
+        if twin is None:
+            builds[candidate.name] = built
+        else:
+            left_out.append(_left_out(candidate, f"the same graph as {twin}", job))
+    return builds, left_out
 
 
 def _rebuild(job: Job, former: lock.Lock, stage: Path, progress: Progress) -> Found:
@@ -158,7 +173,7 @@ def _rebuild(job: Job, former: lock.Lock, stage: Path, progress: Progress) -> Fo
     original = as_it_came(job.model, job.original, _place(stage, job.original))
     delivered = original
     if candidate.steps:
-        delivered = _build(job, candidate, stage, batch=batch, progress=progress)
+        delivered = _build(job, candidate, stage, batch=batch, progress=progress, timed=False)
     for index, (step, digest) in enumerate(zip(candidate.steps, delivered.digests, strict=True)):
         wanted = {f"pass {index + 1} ({step.name})": digest}
         lock.require_same(former, "passes", wanted, what="the result of")
@@ -173,13 +188,23 @@ def _asked(former: lock.Lock) -> tuple[str, str, Budget]:
         raise InputError(f"the lock is damaged ({error}); optimize again") from None
 
 
-def _build(job: Job, candidate: Candidate, stage: Path, *, batch: int, progress: Progress) -> Built:
+def _build(
+    job: Job, candidate: Candidate, stage: Path, *, batch: int, progress: Progress, timed: bool = True
+) -> Built:
     def calibration() -> Iterator[dict[str, np.ndarray]]:
         return job.calibration(batch)
 
     place = _place(stage, candidate)
     progress(f"building {candidate.name}", 0.0)
-    return build(job.model, candidate, place, batch=batch, calibration=calibration, progress=progress)
+    return build(
+        job.model,
+        candidate,
+        place,
+        batch=batch,
+        calibration=calibration,
+        progress=progress,
+        timed=timed,
+    )
 
 
 def _place(stage: Path, candidate: Candidate) -> Path:
@@ -206,19 +231,28 @@ def _impossible(best: Entry, choice: Choice) -> str:
     )
 
 
+def _stand_in(entries: Iterable[Entry], target: str) -> tuple[str, ...]:
+    """Say which candidates this machine's own integer kernels could not judge."""
+    names = [e.name for e in entries if e.arithmetic == REFERENCE]
+    if not names:
+        return ()
+    return (
+        f"{', '.join(names)}: judged in reference arithmetic, because this machine's integer kernels compute "
+        f"otherwise than those of {target}; latency is that of this machine's integer kernels",
+    )
+
+
 def _busy(spread: float) -> str:
     return f"the machine was busy: latencies spread by {spread:.0%} between rounds; measure again when it is quiet"
 
 
-def _failure(candidate: Candidate, error: Exception, job: Job) -> Entry:
+def _brief(error: Exception) -> str:
     text = str(error) if isinstance(error, FarrierError) else f"{type(error).__name__}: {error}"
-    line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return Entry(
-        candidate.name,
-        candidate.precision,
-        reason=f"cannot be built: {line[:300]}",
-        metric_name=job.metric.name,
-    )
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+def _left_out(candidate: Candidate, reason: str, job: Job) -> Entry:
+    return Entry(candidate.name, candidate.precision, reason=reason, metric_name=job.metric.name)
 
 
 def _part(progress: Progress, start: float, span: float) -> Progress:

@@ -27,7 +27,7 @@ from farrier_converters.measure import (
 
 from .build import Built
 from .recipe import ORIGINAL
-from .result import Entry
+from .result import KERNELS, REFERENCE, Entry
 
 Progress = Callable[[str, float], None]
 
@@ -45,7 +45,7 @@ class TrialSettings:
 def probe_batch(built: Built, data: Dataset, settings: TrialSettings) -> int:
     """Return how many rows the original model really takes at once; raises InputError where it does not run."""
     try:
-        with Child(built.path, built.candidate.toolchain.engine, settings.child) as child:
+        with built.child(settings.child) as child:
             child.run(data.feed(data.rows[: data.fixed_batch or 1]))
             return evaluation_batch(child, data)
     except EngineFailure as failure:
@@ -64,18 +64,16 @@ def run(
 ) -> dict[str, Entry]:
     """Return each candidate's figures, or the reason why it has none; the original must be among them."""
     entries = {name: _blank(built, metric) for name, built in builds.items()}
-    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
         children: dict[str, Child] = {}
         feeds = data.feed(data.rows[: data.fixed_batch or 1])
         for name, built in builds.items():
             with _recorded(entries, name):
-                child = stack.enter_context(
-                    Child(built.path, built.candidate.toolchain.engine, settings.child)
-                )
+                child = stack.enter_context(built.child(settings.child))
                 child.time(feeds, 2)
                 entries[name] = replace(entries[name], peak_memory_bytes=child.peak_bytes())
                 children[name] = child
-        _evaluate(children, entries, data, metric, Path(folder), batch=batch, progress=progress)
+        _evaluate(builds, children, entries, data, metric, batch=batch, settings=settings, progress=progress)
         alive = {name: child for name, child in children.items() if not entries[name].reason}
         timed = measure(
             alive,
@@ -96,30 +94,47 @@ def run(
 
 
 def _evaluate(
+    builds: Mapping[str, Built],
     children: Mapping[str, Child],
     entries: dict[str, Entry],
     data: Dataset,
     metric: metrics.Metric,
-    folder: Path,
     *,
     batch: int,
+    settings: TrialSettings,
     progress: Progress,
 ) -> None:
-    reference = None
-    if not metric.needs_labels and ORIGINAL in children:
-        progress("running the original model", 0.0)
-        reference = record(children[ORIGINAL], data, folder, batch=batch)
-    for index, (name, child) in enumerate(children.items()):
+    with tempfile.TemporaryDirectory() as folder:
+        reference = None
+        if not metric.needs_labels and ORIGINAL in children:
+            progress("running the original model", 0.0)
+            with _answering(builds[ORIGINAL], children[ORIGINAL], settings) as child:
+                reference = record(child, data, Path(folder), batch=batch)
+        for index, name in enumerate(children):
 
-        def share(done: float, name: str = name, index: int = index) -> None:
-            progress(f"evaluating {name}", 0.6 * (index + done) / len(children))
+            def share(done: float, name: str = name, index: int = index) -> None:
+                progress(f"evaluating {name}", 0.6 * (index + done) / len(children))
 
-        with _recorded(entries, name):
-            value = evaluate(child, data, metric, batch=batch, reference=reference, progress=share)
-            entries[name] = replace(entries[name], metric=value)
-            baseline = entries[ORIGINAL].metric
-            if baseline is not None:
-                entries[name] = replace(entries[name], drop=metrics.drop(metric, baseline, value))
+            with _recorded(entries, name), _answering(builds[name], children[name], settings) as child:
+                value = evaluate(child, data, metric, batch=batch, reference=reference, progress=share)
+                baseline = entries[ORIGINAL].metric if name != ORIGINAL else value
+                drop = None if baseline is None else metrics.drop(metric, baseline, value)
+                entries[name] = replace(
+                    entries[name],
+                    metric=value,
+                    drop=drop,
+                    arithmetic=REFERENCE if child.reference else KERNELS,
+                )
+
+
+@contextlib.contextmanager
+def _answering(built: Built, timed: Child, settings: TrialSettings) -> Iterator[Child]:
+    """Give the process whose answers count: the one that is timed, unless its kernels are not like the target's."""
+    if built.faithful:
+        yield timed
+    else:
+        with built.judge(settings.child) as child:
+            yield child
 
 
 def profile(
@@ -128,7 +143,7 @@ def profile(
     """Return (batch, p50 in ms) of the delivered artifact for each batch size that it takes."""
     points: list[tuple[int, float]] = []
     sizes = settings.profile_batches if free else (data.fixed_batch or 1,)
-    with Child(built.path, built.candidate.toolchain.engine, settings.child) as child:
+    with built.child(settings.child) as child:
         for size in sizes:
             if free and size > 1 and not takes_batch(child, data, size):
                 break
