@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -221,8 +221,3 @@ def _without_content(source: onnx.ModelProto) -> onnx.ModelProto:
         else:
             setattr(header, field.name, value)
     return header
-
-
-def walk(nodes: Iterable[onnx.NodeProto], *ops: str) -> Iterator[onnx.NodeProto]:
-    """Yield a snapshot of the nodes of these kinds, so that the graph may be edited meanwhile."""
-    yield from [node for node in nodes if standard(node, *ops)]
