@@ -226,7 +226,7 @@ def test_without_a_token_one_is_made_and_printed(tmp_path):
         refused.value.close()
         process.terminate()
         _, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (0, "")
+    assert (process.returncode, err) == (0, "farrier dashboard: open in a browser\n")
 
 
 @given(st.floats(1e-9, 1e15))

@@ -245,7 +245,8 @@ def test_the_server_says_where_it_is_and_ends_cleanly(repository: repo.Repositor
             assert _get(url, "/metadata/timestamp.json")[0] == 200
             child.send_signal(number)
             assert child.wait(30) == 0
-            assert child.stdout.read() + child.stderr.read() == ""
+            assert child.stdout.read() == ""
+            assert child.stderr.read() == f"farrier repo: serving {repository.folder} at\n"
 
 
 def test_a_port_in_use_is_one_sentence(repository: repo.Repository) -> None:

@@ -109,6 +109,8 @@ def diff(old: Path, new: Path, as_json: bool) -> None:
 
 
 def _rows(document: dict[str, Any]) -> list[tuple[str, str]]:
+    from ..report import words
+
     needs = document["compatibility"]
     engines = ", ".join(f"{engine} >= {version}" for engine, version in needs["engines"].items())
     golden = document["golden"]
@@ -125,7 +127,7 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, str]]:
             for a in document["artifacts"]
         ),
         ("needs", f"{', '.join(needs['arch']) or 'any'}; {engines or 'any engine version'}; "
-                  f"{needs['memory_bytes'] >> 20} MiB"),
+                  f"{words.size(needs['memory_bytes'])} of memory"),
         ("batch", f"at most {document['batching']['max_batch']}"),
         ("golden", tolerances or "none"),
         ("licence", document["licence"] or "not stated"),

@@ -25,4 +25,9 @@ def dashboard(store: str, port: int, host: str, token: str | None, token_file: P
         raise click.UsageError("--token and --token-file say the same thing; give one")
     if token_file is not None:
         token = read_token(token_file)
-    run(store, host=host, port=port, token=token, ready=click.echo)
+
+    def ready(address: str) -> None:
+        click.echo("farrier dashboard: open in a browser", err=True)
+        click.echo(address)
+
+    run(store, host=host, port=port, token=token, ready=ready)

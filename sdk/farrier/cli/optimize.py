@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from .progress import progress
 
 if TYPE_CHECKING:
     from ..optimization.result import Entry, Result
+
+UNFOLDED = 400  # characters
 
 
 @click.command()
@@ -49,7 +52,8 @@ def _show(result: Result) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    # a file or pipe has no width: whole lines there, folded ones on a terminal
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else UNFOLDED)
     relative = bool(result.report["metric"]["relative"])
     table = Table(box=None, pad_edge=False)
     for title in ("candidate", result.baseline.metric_name, "drop", "p50", "size", "memory"):

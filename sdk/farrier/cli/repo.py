@@ -97,4 +97,8 @@ def serve(folder: Path, port: int, host: str) -> None:
     """Serve a repository's public folder over HTTP until stopped."""
     from ..repo import serve as run
 
-    run(folder, port=port, host=host, ready=click.echo)
+    def ready(address: str) -> None:
+        click.echo(f"farrier repo: serving {folder} at", err=True)
+        click.echo(address)
+
+    run(folder, port=port, host=host, ready=ready)
