@@ -98,6 +98,22 @@ def test_a_slow_start_is_killed_and_refused() -> None:
     assert kinds(actions) == ["Kill", "Remember", "Tell:refused"]
 
 
+def test_a_good_build_that_cannot_start_any_more_is_fetched_again() -> None:
+    slot, now = play(Slot("a", wanted=ONE, good=FIRST), Tick())[0], 0.0  # as after a boot
+    for worker in range(LIMITS.crashes):
+        assert slot.fetching is None
+        slot, actions = play(slot, Gone(worker, "part 'model.onnx' is damaged"), now=now)
+        now = slots.deadline(slot) or now
+        if worker < LIMITS.crashes - 1:
+            slot, _ = play(slot, Tick(), now=now)
+    assert Fetch(ONE) in actions
+    slot, actions = play(slot, Fetched(ONE, "d1"), now=now - 0.01)  # earlier than the next restart
+    assert actions == [Start(LIMITS.crashes, FIRST)]
+    slot, _ = play(slot, Ready(LIMITS.crashes), Serving(LIMITS.crashes), now=now)
+    assert slots.report(slot, endpoint="here").phase == "live"
+    assert slot.fetching is None
+
+
 def test_a_fetch_without_network_is_tried_again_later_and_later() -> None:
     slot, now, waits = play(Slot("a"), Want(ONE))[0], 0.0, []
     for _ in range(12):

@@ -119,6 +119,23 @@ def test_kill_9_leaves_no_process_and_loses_no_point(world: Any) -> None:
     assert set(world.collector.missing().values()) == {0}
 
 
+def test_a_damaged_part_of_the_only_good_bundle_is_fetched_again(world: Any) -> None:
+    world.publish("1", factor=2.0)
+    world.agent.start()
+    world.want(ONE)
+    world.phase("doubler", "1", "live")
+    assert world.agent.stop() == 0
+    parts = list((world.agent.folder / "state" / "store" / "parts").iterdir())
+    for part in parts:
+        whole = part.read_bytes()
+        part.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    world.agent.start()
+    world.eventually(lambda: "damaged" in world.agent.last_life, what="the damage to be seen")
+    endpoint = world.phase("doubler", "1", "live")["endpoint"]
+    world.eventually(lambda: world.agent.last_life.count("loaded in") == 1, what="the mended bundle to load")
+    assert world.ask(endpoint, "doubler", 1.0) == 2.0
+
+
 def test_it_boots_and_serves_without_broker_and_repository(world: Any, mosquitto: Any) -> None:
     port = free_port()
     world.publish("1", factor=2.0)

@@ -77,6 +77,9 @@ def _want(slot: Slot, event: Want, now: float, limits: Limits) -> Step:
 def _fetched(slot: Slot, event: Fetched, now: float, limits: Limits) -> Step:
     if slot.fetching is None or slot.fetching.release != event.release:
         return slot, []
+    if slot.good == Build(event.release, event.digest):  # what a damaged store lacked is back
+        again = slot.restart_at and now
+        return replace(slot, fetching=None, restart_at=again), []
     return replace(slot, fetching=Fetching(event.release, event.digest)), []
 
 
@@ -160,6 +163,10 @@ def _crashed(slot: Slot, reason: str, now: float, limits: Limits) -> Step:
         slot = replace(slot, good=back, previous=None, rejected=Rejected(bad, sentence), crashes=())
         slot = replace(slot, restarts=0, restart_at=now, trouble="")
         return slot, [*actions, Remember(), Tell("rollback", sentence)]
+    release = _release(slot.good)
+    if restarts % limits.crashes == 0 and release and release == slot.wanted and not slot.fetching:
+        slot = replace(slot, fetching=Fetching(release))  # a part may be damaged: check and mend it
+        actions.append(Fetch(release))
     wait = min(limits.restart_first_s * 2 ** min(restarts - 1, 30), limits.restart_max_s)
     return replace(slot, crashes=crashes, restarts=restarts, restart_at=now + wait), actions
 
