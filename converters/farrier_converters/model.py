@@ -171,7 +171,8 @@ def _check_operators(proto: onnx.ModelProto, path: Path) -> None:
             if not _known(node.op_type, domain, version):
                 where = f"domain {domain or 'ai.onnx'!r}, opset {version}"
                 raise InputError(
-                    f"{path} uses the operator {node.op_type!r} ({where}), which is unknown here; export the model with standard ONNX operators"
+                    f"{path} uses the operator {node.op_type!r} ({where}), which is unknown here; "
+                    "export the model with standard ONNX operators"
                 )
             graphs.extend(subgraphs(node))
 
