@@ -42,7 +42,7 @@ test-agent-py39: .venv-py39/ready
 .venv-py39/ready: $(MANIFESTS)
 	python3.9 -m venv --clear .venv-py39
 	.venv-py39/bin/pip install $(PIP_OPTIONS) --upgrade 'pip>=25.1'
-	.venv-py39/bin/pip install $(PIP_OPTIONS) -e './device_agent[onnx,litert]' --group device_agent/pyproject.toml:test
+	.venv-py39/bin/pip install $(PIP_OPTIONS) --prefer-binary -e './device_agent[onnx,litert]' --group device_agent/pyproject.toml:test
 	touch $@
 
 # The pictures of README.md, made by the test that looks at them.
