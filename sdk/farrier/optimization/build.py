@@ -47,7 +47,7 @@ class Built:
     @property
     def faithful(self) -> bool:
         """Whether this machine's kernels give the answers that the target's will."""
-        return faithful(self.candidate.toolchain, self.candidate.precision, targets.host())
+        return faithful(self.candidate.toolchain, precision_of(self.model), targets.host())
 
     def child(self, settings: ChildSettings) -> Child:
         """Return the engine process to be timed: the artifact, or its twin, with this machine's kernels."""
@@ -120,3 +120,13 @@ def file_digest(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def precision_of(model: Model) -> str:
+    """Return what a model that came from elsewhere computes in, as far as its graph shows."""
+    ops = {node.op_type for node in model.proto.graph.node}
+    if ops & {"QuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"}:
+        return "int8"
+    half = sum(t.data_type == t.FLOAT16 for t in model.proto.graph.initializer)
+    single = sum(t.data_type == t.FLOAT for t in model.proto.graph.initializer)
+    return "fp16" if half > single else "fp32"

@@ -17,7 +17,7 @@ from farrier_converters.measure import engines
 from farrier_converters.search import Budget, Candidate, plan
 
 from . import recipe
-from .build import digest_of, file_digest
+from .build import digest_of, file_digest, precision_of
 from .trial import TrialSettings
 
 CALIBRATION_BATCH = 8  # rows per run where the model leaves that free
@@ -121,16 +121,6 @@ def _rows(
         evaluation, extra = data.load(data_path, model.inputs, settings=settings), ()
     rows = data.split(evaluation, calibration, settings)
     return rows, (*extra, *evaluation.notes, *rows.notes)
-
-
-def precision_of(model: models.Model) -> str:
-    """Return what a model that came from elsewhere computes in, as far as its graph shows."""
-    ops = {node.op_type for node in model.proto.graph.node}
-    if ops & {"QuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"}:
-        return "int8"
-    half = sum(t.data_type == t.FLOAT16 for t in model.proto.graph.initializer)
-    single = sum(t.data_type == t.FLOAT for t in model.proto.graph.initializer)
-    return "fp16" if half > single else "fp32"
 
 
 def _machine() -> str:
