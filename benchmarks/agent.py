@@ -122,7 +122,7 @@ class Births:
         self._born = threading.Event()
         self._client = Client(CallbackAPIVersion.VERSION2, "births")
         self._client.on_message = self._on_message
-        self._client.on_connect = lambda client, *_: client.subscribe("farrier/v1/bench/edge-1/birth", 1)
+        self._client.on_connect = self._on_connect
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
 
@@ -136,6 +136,9 @@ class Births:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+
+    def _on_connect(self, *_: object) -> None:
+        self._client.subscribe("farrier/v1/bench/edge-1/birth", 1)
 
     def _on_message(self, _client: object, _data: object, message: object) -> None:
         if not message.retain:  # type: ignore[attr-defined] - a retained one is of an earlier life
