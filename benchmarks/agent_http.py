@@ -24,7 +24,7 @@ import onnxruntime
 from figure import emit
 from worker import NAME, Worker, bundle_of, serving
 
-ROUNDS, REQUESTS, CLIENTS = 6, 3200, 32
+ROUNDS, REQUESTS, CLIENTS = 10, 3200, 32
 GOAL_RATIO = 2.5  # lean hand-made servers need about 2 on this model; LitServe, BentoML and MLServer 13 to 17
 _HEADER = "Inference-Header-Content-Length"
 

@@ -14,6 +14,7 @@ from typing import Any, Dict, Optional
 from farrier_contracts.errors import BundleError, FarrierError
 
 CHILD_LIMIT_S = 600.0
+ANSWERS = ("labels", "target")  # what evaluation data holds besides inputs
 SHOWN_VALUES = 16  # outputs of up to so many values are given in the summary
 
 
@@ -78,8 +79,10 @@ def _infer(bundle: str, input: str, output: str) -> Dict[str, Any]:
     from .arrays import read_npz
     from .runtime import Runtime, RuntimeSettings
 
-    inputs = read_npz(Path(input))
+    arrays = read_npz(Path(input))
     with Runtime(bundle, settings=RuntimeSettings(cache_bytes=0)) as runtime:
+        known = {spec.name for spec in runtime.manifest.inputs}
+        inputs = {name: a for name, a in arrays.items() if name in known or name not in ANSWERS}
         start = time.monotonic()
         outputs = runtime.infer(inputs)
         elapsed_ms = round((time.monotonic() - start) * 1e3, 3)

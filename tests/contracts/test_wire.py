@@ -44,10 +44,7 @@ def batches(draw: Any) -> telemetry.Batch:
     first = draw(seqs)
     times = sorted(draw(st.lists(st.integers(0, 1 << 60), min_size=1, max_size=8)))
     rows = [draw(st.dictionaries(names, values, max_size=3)) for _ in times]
-    points = [
-        telemetry.Point(first + i, time, row)
-        for i, (time, row) in enumerate(zip(times, rows))  # noqa: B905 - Python 3.9 has no strict
-    ]
+    points = [telemetry.Point(first + i, time, row) for i, (time, row) in enumerate(zip(times, rows))]
     clock = draw(
         st.builds(telemetry.Clock, st.integers(0, 1 << 60), st.integers(0, 1 << 60), st.integers(0, 1 << 40))
     )
@@ -99,7 +96,7 @@ def test_subscriptions_cover_their_topics(topic: topics.Topic) -> None:
     pattern = topics.subscription(topic.fleet, topic.kind).split("/")
     levels = str(topic).split("/")
     assert len(pattern) == len(levels)
-    assert all(want in ("+", have) for want, have in zip(pattern, levels))  # noqa: B905 - Python 3.9 has no strict
+    assert all(want in ("+", have) for want, have in zip(pattern, levels))
 
 
 @given(bodies)

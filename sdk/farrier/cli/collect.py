@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import signal
-import threading
 from dataclasses import replace
 
 import click
@@ -24,14 +22,13 @@ def collect(broker: str, store: str, fleet: str | None, connect_timeout: float |
     """
     from ..collector import Settings
     from ..collector import collect as run
+    from ..signals import told_to_stop
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     settings = Settings()
     if connect_timeout is not None:
         settings = replace(settings, connect_timeout_s=connect_timeout)
-    done = run(broker, store, fleet=fleet, settings=settings, stop=stop, say=_say)
+    with told_to_stop() as told:
+        done = run(broker, store, fleet=fleet, settings=settings, stop=told, say=_say)
     _say(
         f"stopped: {done.points} points and {done.events} events stored, {done.duplicates} points came twice"
     )

@@ -56,7 +56,7 @@ def _show(result: Result) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else UNFOLDED)
     relative = bool(result.report["metric"]["relative"])
     table = Table(box=None, pad_edge=False)
-    for title in ("candidate", result.baseline.metric_name, "drop", "p50", "size", "memory"):
+    for title in ("candidate", result.baseline.metric_name, "change", "p50", "size", "memory"):
         table.add_column(title, justify="left" if title == "candidate" else "right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
     for entry in result.candidates:

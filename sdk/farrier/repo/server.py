@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import threading
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from farrier_contracts.errors import InputError
 
 from ..listening import cannot_listen
+from ..signals import told_to_stop
 from .layout import Repository
 
 CONNECTION_TIMEOUT_S = 30.0  # of silence on a connection
@@ -58,21 +58,11 @@ def serve(
 
     Raises InputError where `repo` is no repository, UsageError where the port cannot be had.
     """
-    ended = threading.Event()
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        ended.set()
-
     server = RepositoryServer(repo, port=port, host=host)
-    previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with server:
-            if ready is not None:
-                ready(server.url)
-            ended.wait()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with told_to_stop() as told, server:
+        if ready is not None:
+            ready(server.url)
+        told.wait()
 
 
 def locate(public: Path, request: str) -> Path | None:

@@ -97,7 +97,7 @@ class Net:
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(self.model, options)
         names = [spec.name for spec in self.outputs]
-        return dict(zip(names, session.run(names, dict(inputs))))  # noqa: B905 - Python 3.9 has no strict
+        return dict(zip(names, session.run(names, dict(inputs))))
 
 
 @pytest.fixture(scope="session")

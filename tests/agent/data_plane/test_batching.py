@@ -61,7 +61,7 @@ def test_a_batch_leaves_none_behind_that_would_have_fitted(requests, max_rows):
 def test_parting_undoes_joining(rows, width):
     random = np.random.default_rng(sum(rows))
     requests = [{"a": random.normal(size=(n, width)), "b": random.integers(0, 9, (n, 2, 2))} for n in rows]
-    for request, part in zip(requests, rules.part(rules.join(requests), rows)):  # noqa: B905 - Python 3.9 has no strict
+    for request, part in zip(requests, rules.part(rules.join(requests), rows)):
         for name, array in request.items():
             np.testing.assert_array_equal(part[name], array)
             assert part[name].dtype == array.dtype

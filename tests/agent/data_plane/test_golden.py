@@ -21,7 +21,7 @@ numbers = st.floats(-1e6, 1e6)
 
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=20), st.floats(0, 10), st.floats(0, 0.5))
 def test_the_worst_excess_is_that_of_the_worst_element(pairs, atol, rtol):
-    got, want = (np.array(column) for column in zip(*pairs))  # noqa: B905 - Python 3.9 has no strict
+    got, want = (np.array(column) for column in zip(*pairs))
     one_by_one = [abs(g - w) - (atol + rtol * abs(w)) for g, w in pairs]
     assert worst_excess(got, want, atol=atol, rtol=rtol) == pytest.approx(max(0.0, *one_by_one), abs=1e-9)
 

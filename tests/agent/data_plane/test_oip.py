@@ -234,7 +234,7 @@ def test_pipelined_requests_are_answered_in_order(server, conv_net, inputs_of):
     answers = [
         json.loads(part.partition(b"HTTP/1.1")[0]) for part in received.split(b"\r\n\r\n") if part[:1] == b"{"
     ]
-    for x, answer in zip(xs, answers):  # noqa: B905 - Python 3.9 has no strict
+    for x, answer in zip(xs, answers):
         got = np.array(answer["outputs"][0]["data"], np.float32)
         np.testing.assert_allclose(got, conv_net.direct({"x": x})["scores"][0], rtol=1e-5, atol=1e-5)
 

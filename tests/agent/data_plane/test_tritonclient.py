@@ -100,7 +100,7 @@ def test_statistics_count(client, inputs_of):
 def test_asynchronous_requests_all_get_their_own_answer(client, conv_net, inputs_of):
     all_inputs = [inputs_of(seed, 1 + seed % 3) for seed in range(40)]
     pending = [client.async_infer("net", [tensor(inputs["x"])]) for inputs in all_inputs]
-    for inputs, request in zip(all_inputs, pending):  # noqa: B905 - Python 3.9 has no strict
+    for inputs, request in zip(all_inputs, pending):
         got = request.get_result().as_numpy("scores")
         np.testing.assert_allclose(got, conv_net.direct(inputs)["scores"], rtol=1e-5, atol=1e-5)
 
