@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from farrier import bundle, fleet, repo
+from farrier import bundle
 from farrier.client import Client, InferenceError
 from farrier.processes import Child, ProcessGroup
 from farrier.showcase.load import Driver
@@ -66,23 +66,8 @@ def play() -> Iterator[Play]:
         scene = Scene(Path(name), group, telemetry_interval_s=0.1)
         made = Path(name) / "digits.farrier"
         bundle.build(ASSETS / "digits.onnx", name=DEPLOYMENT, version="1.0.0", target="host", output=made)
-        repo.init(scene.repository)
-        repo.publish(made, repo=scene.repository)
-        scene.start_repository()
-        scene.start_broker()
-        fleet.init_fleet(
-            scene.fleet_file.parent,
-            name=FLEET,
-            broker=scene.broker_url,
-            repository=scene.repository_url,
-            root=scene.repository / "public" / "metadata" / "1.root.json",
-        )
-        scene.start_collector()
-        for device in DEVICES:
-            scene.start_agent(device)
-        scene.wait_known(DEVICES)
-        fleet.rollout(fleet.load_fleet(scene.fleet_file), f"{DEPLOYMENT}@1.0.0")
-        scene.wait_live(DEVICES)
+        scene.prepare(made)
+        scene.roll_out(f"{DEPLOYMENT}@1.0.0", DEVICES)
         yield Play(scene)
 
 

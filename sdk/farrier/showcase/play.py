@@ -17,7 +17,7 @@ from farrier_contracts.errors import FarrierError, UsageError
 
 from ..processes import ProcessGroup
 from .load import Driver, Tally
-from .scene import DEPLOYMENT, FLEET, HOST, SETTLE_LIMIT_S, Scene, listens
+from .scene import DEPLOYMENT, HOST, SETTLE_LIMIT_S, Scene, listens
 
 if TYPE_CHECKING:
     from ..optimization import Result
@@ -183,28 +183,11 @@ def _optimize(out: Path, say: Say, bar: Callable[[], AbstractContextManager[Repo
 
 def _stage(scene: Scene, bundle: Path, token: str, devices: list[str], say: Say) -> Mapping[str, str]:
     """Bring up every part and the model onto every device; return the devices' endpoints."""
-    from .. import fleet, repo
-
     say("signing and publishing the bundle ...")
-    repo.init(scene.repository)
-    repo.publish(bundle, repo=scene.repository)
-    scene.start_repository()
-    scene.start_broker()
-    fleet.init_fleet(
-        scene.fleet_file.parent,
-        name=FLEET,
-        broker=scene.broker_url,
-        repository=scene.repository_url,
-        root=scene.repository / "public" / "metadata" / "1.root.json",
-    )
-    scene.start_collector()
+    scene.prepare(bundle)
     say(f"starting {len(devices)} agents, a collector and a dashboard ...")
-    for device in devices:
-        scene.start_agent(device)
-    scene.wait_known(devices)
-    fleet.rollout(fleet.load_fleet(scene.fleet_file), f"{DEPLOYMENT}@{VERSION}", names=devices)
     scene.start_dashboard(token)
-    running = scene.wait_live(devices)
+    running = scene.roll_out(f"{DEPLOYMENT}@{VERSION}", devices)
     say(f"{DEPLOYMENT} {VERSION} is live on {len(running)} devices")
     return {device: deployment.endpoint for device, deployment in zip(devices, running, strict=True)}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from farrier_contracts.errors import FarrierError
 from farrier_contracts.wire.documents import RunningDeployment
 
+from .. import fleet, repo
 from ..processes import Child, ProcessGroup
 from ..store import Totals, open_store, queries
 
@@ -71,6 +72,11 @@ class Scene:
         return self.folder / "repository"
 
     @property
+    def root(self) -> Path:
+        """The root of trust that devices start from."""
+        return self.repository / "public" / "metadata" / "1.root.json"
+
+    @property
     def fleet_file(self) -> Path:
         """The fleet's configuration."""
         return self.folder / "fleet" / "FLEET.toml"
@@ -79,6 +85,29 @@ class Scene:
     def store_url(self) -> str:
         """The fleet's store."""
         return f"sqlite:///{self.folder / 'fleet' / 'fleet.db'}"
+
+    def prepare(self, bundle: Path) -> None:
+        """Sign and publish a bundle, and start all that agents need: repository, broker, fleet and collector."""
+        repo.init(self.repository)
+        repo.publish(bundle, repo=self.repository)
+        self.start_repository()
+        self.start_broker()
+        fleet.init_fleet(
+            self.fleet_file.parent,
+            name=FLEET,
+            broker=self.broker_url,
+            repository=self.repository_url,
+            root=self.root,
+        )
+        self.start_collector()
+
+    def roll_out(self, release: str, devices: list[str]) -> list[RunningDeployment]:
+        """Start the devices' agents, ask them for a release `NAME@VERSION`, and wait until all serve it."""
+        for device in devices:
+            self.start_agent(device)
+        self.wait_known(devices)
+        fleet.rollout(fleet.load_fleet(self.fleet_file), release, names=devices)
+        return self.wait_live(devices)
 
     def start_broker(self) -> Child:
         """Start the embedded broker and wait until it listens."""
@@ -128,7 +157,7 @@ class Scene:
                 state=home / "state",
                 broker=self.broker_url,
                 repository=self.repository_url,
-                root=self.repository / "public" / "metadata" / "1.root.json",
+                root=self.root,
                 host=HOST,
                 interval_s=self.telemetry_interval_s,
             )
