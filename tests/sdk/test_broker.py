@@ -5,9 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 
 from farrier.broker import main
 from farrier.collector import connect, new_client, parse_broker
+
+SUBSCRIBE_LIMIT_S = 20
 
 
 def listen(url: str, topic: str, name: str = "listener"):
@@ -17,9 +20,12 @@ def listen(url: str, topic: str, name: str = "listener"):
     client.on_message = lambda client, userdata, message: got.append(
         (message.topic, message.payload, message.retain)
     )
+    subscribed = threading.Event()
     client.on_connect = lambda client, *_: client.subscribe(topic, 1)
+    client.on_subscribe = lambda *_: subscribed.set()
     connect(client, broker)
     client.loop_start()
+    assert subscribed.wait(SUBSCRIBE_LIMIT_S)
     return client, got
 
 
