@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import cbor2
@@ -37,6 +38,8 @@ COLUMNS = 10
 START_LIMIT_S = 30
 RUN_LIMIT_S = 120
 POLL_S = 0.02
+NAIVE_TOPIC = "naive/#"
+BROKER_LOG = "mosquitto.log"
 
 
 def naive(port: int, path: str) -> None:
@@ -59,7 +62,7 @@ def naive(port: int, path: str) -> None:
     client = Client(CallbackAPIVersion.VERSION2)
     client.on_message = on_message
     client.connect("127.0.0.1", port)
-    client.subscribe("naive/#", 0)
+    client.subscribe(NAIVE_TOPIC, 0)
     client.loop_forever()
 
 
@@ -122,6 +125,11 @@ def wait(reached: Callable[[], bool], limit_s: float, what: str) -> None:
         time.sleep(POLL_S)
 
 
+def says(log: Path, words: str, since: int) -> bool:
+    """Whether a log holds words after its first `since` bytes."""
+    return words.encode() in log.read_bytes()[since:]
+
+
 def stored(path: Path, query: str) -> int:
     if not path.exists():
         return -1
@@ -165,12 +173,11 @@ def consume(folder: Path, port: int, *, packets: list[bytes], points: int, colle
     else:
         command = [sys.executable, __file__, "--naive", str(port), str(path)]
         query = "SELECT max(rowid) FROM points"
+    broker_log, topic = folder / BROKER_LOG, "farrier/v1/bench/+/t/+" if collector else NAIVE_TOPIC
+    told = broker_log.stat().st_size
     with running(*command, log=log):
-        if collector:
-            wait(lambda: "connected" in log.read_text(), START_LIMIT_S, "starting the collector")
-        else:
-            wait(lambda: stored(path, query) >= 0, START_LIMIT_S, "starting the usual consumer")
-        time.sleep(0.5)  # for the subscription to be in force
+        subscribed = partial(says, broker_log, topic, told)
+        wait(subscribed, START_LIMIT_S, f"subscribing to {topic}")
         started = time.perf_counter()
         publish(port, packets)
         wait(lambda: stored(path, query) >= points, RUN_LIMIT_S, "storing the points")
@@ -215,8 +222,9 @@ def main() -> None:
         config = folder / "mosquitto.conf"
         config.write_text(
             f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\n"
+            "log_dest stderr\nlog_type error\nlog_type subscribe\n"
         )
-        with running(broker, "-c", str(config), log=folder / "mosquitto.log"):
+        with running(broker, "-c", str(config), log=folder / BROKER_LOG):
             wait(lambda: listens(port), START_LIMIT_S, "starting mosquitto")
             rates = measure(options.rounds, port, folder)
     print(f"message for message (one point each): {rates['single'] / rates['naive']:.1f} x")

@@ -92,9 +92,8 @@ class ProcessGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        previous = signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # stopping is bounded; a second Ctrl-C must not cut it
+        # stopping is bounded; a second Ctrl-C must not cut it short
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             self.stop(list(reversed(self.children)))
         finally:

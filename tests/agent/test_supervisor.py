@@ -136,7 +136,9 @@ def test_a_damaged_part_of_the_only_good_bundle_is_fetched_again(world: Any) -> 
     assert world.ask(endpoint, "doubler", 1.0) == 2.0
 
 
-def test_it_boots_and_serves_without_broker_and_repository(world: Any, mosquitto: Any) -> None:
+def test_it_boots_and_serves_without_broker_and_repository(
+    world: Any, mosquitto: Any, free_port: Any
+) -> None:
     port = free_port()
     world.publish("1", factor=2.0)
     world.agent.start()
@@ -282,9 +284,3 @@ def test_the_supervisor_loads_no_engine() -> None:
 
 def answer(world: Any, topic: Topic) -> dict:
     return world.collector.documents.get(topic.detail, {})
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

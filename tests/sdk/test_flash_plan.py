@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from farrier.cli import flash as command
 from farrier.collector import parse_broker
-from farrier.flashing import config, device, plan, tags, unit
+from farrier.flashing import config, device, plan, unit
 from farrier.flashing.facts import Facts, Place, Python, parse
+from farrier.flashing.wheels import tags
 from farrier.fleet import Fleet, load_fleet
 from farrier_contracts.errors import FarrierError, InputError, UsageError
 

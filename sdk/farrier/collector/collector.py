@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
 
 REASONS_MAX = 64  # why messages were dropped, each counted apart
+GOODBYE_POLL_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,7 @@ class _Collector:
     def _leave(self, client: Client) -> None:
         deadline = time.monotonic() + self._settings.goodbye_s
         while client.is_connected() and client.want_write() and time.monotonic() < deadline:
-            time.sleep(0.01)
+            time.sleep(GOODBYE_POLL_S)
         client.disconnect()
         client.loop_stop()
 

@@ -12,10 +12,11 @@ from typing import Any
 from farrier_contracts.errors import FarrierError
 
 from ..fleet import Fleet, load_fleet
-from . import birth, bundles, steps, wheelhouse
+from . import birth, bundles, steps
 from .config import check_fleet, check_reachable, device_files
 from .plan import Options, Plan, check, plan
 from .ssh import Connection, Remote
+from .wheels import wheelhouse
 
 BIRTH_LIMIT_S = 120.0
 

@@ -17,7 +17,7 @@ from .device import LOG, script
 from .facts import Facts, parse
 from .plan import Plan
 from .ssh import Connection, Output
-from .wheelhouse import Wheelhouse
+from .wheels.wheelhouse import Wheelhouse
 
 PROBE_LIMIT_S = 60
 INSTALL_LIMIT_S = 1800  # a slow card and a slow uplink together

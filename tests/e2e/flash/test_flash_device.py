@@ -22,9 +22,10 @@ import farrier.flashing as flashing
 from farrier import processes, repo
 from farrier.bundle import build
 from farrier.collector import connect, new_client, parse_broker
-from farrier.flashing import plan, steps, wheelhouse
+from farrier.flashing import plan, steps
 from farrier.flashing.facts import Place
 from farrier.flashing.ssh import Connection, Remote
+from farrier.flashing.wheels import wheelhouse
 from farrier_contracts.errors import FarrierError
 
 FARRIER = [sys.executable, "-c", "import sys; from farrier.cli import main; sys.exit(main())"]

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from farrier.flashing import wheelhouse
 from farrier.flashing.plan import Platform
+from farrier.flashing.wheels import wheelhouse
 from farrier_contracts.errors import FarrierError
 
 PI = Platform("aarch64", (2, 36), (3, 11))

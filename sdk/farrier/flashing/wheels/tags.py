@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from .plan import GLIBC_MIN, Platform
+from ..plan import GLIBC_MIN, Platform
 
 _OLDEST_MINOR = {"x86_64": 5}  # elsewhere manylinux began with glibc 2.17
 _OLDER_NAMES = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}

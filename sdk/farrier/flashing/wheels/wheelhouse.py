@@ -17,8 +17,8 @@ from pathlib import Path
 
 from farrier_contracts.errors import FarrierError
 
+from ..plan import Platform
 from . import agent_wheel, pip, tags
-from .plan import Platform
 
 ROUNDS_MAX = 4  # a round fetches what the one before showed to be missing on the device
 _MANIFEST = "wheelhouse.json"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from farrier_contracts.errors import FarrierError, MissingToolError
 
-from .plan import Platform
+from ..plan import Platform
 from .tags import platform_tags
 
 DOWNLOAD_LIMIT_S = 900
