@@ -3,9 +3,9 @@
     python benchmarks/int8_over_fp32.py [--shared-data ../shared/data]
 
 Convolution nets at batch 1 and 8, one thread, float (graph-optimised) and INT8 processes timed in turns. ResNet20 and
-UltraFace come from the shared data, the digits network from the demo, a plain convolution net from random weights; what
-is absent is left out and said. Calibration rows are random: this is about time, not accuracy. The figure is the
-geometric mean of the speed-ups.
+UltraFace come from the shared data, the digits network from the demo, the others have random weights; what is absent is
+left out and said. Calibration rows are random: this is about time, not accuracy. The figure is the geometric mean of
+the speed-ups.
 """
 
 from __future__ import annotations
@@ -42,15 +42,23 @@ def resnet20(data: Path, folder: Path) -> Path:
     return path
 
 
-def plain(_data: Path, folder: Path) -> Path:
-    path = folder / "conv-net.onnx"
-    onnx.save(networks.conv_net(), path)
-    return path
+def made(name: str, build: Callable[[], onnx.ModelProto]) -> Callable[[Path, Path], Path]:
+    def write(_data: Path, folder: Path) -> Path:
+        path = folder / f"{name}.onnx"
+        onnx.save(build(), path)
+        return path
+
+    return write
 
 
 SUBJECTS: dict[str, Callable[[Path, Path], Path]] = {
     "digits": lambda _data, _folder: ROOT / "sdk" / "farrier" / "showcase" / "assets" / "digits.onnx",
-    "conv-net": plain,
+    "conv-net": made("conv-net", networks.conv_net),
+    "vgg": made("vgg", networks.vgg),
+    "u-net": made("u-net", networks.u_net),
+    "resnet56": made("resnet56", networks.resnet56),
+    "mobilenet-v2": made("mobilenet-v2", networks.mobilenet_v2),
+    "ds-cnn": made("ds-cnn", networks.ds_cnn),
     "resnet20": resnet20,
     "ultraface": lambda data, _folder: data / "ultraface" / "models" / "onnx" / "version-RFB-320.onnx",
 }
@@ -68,11 +76,15 @@ def speedups(path: Path, folder: Path) -> Iterator[tuple[int, float, float]]:
     arithmetic = targets.host().toolchains[0].arithmetic
     context = passes.Context(arithmetic, lambda: (rows(source, 1, seed) for seed in range(16)))
     paths = {}
-    for name, steps in {"fp32": ("clean", "fuse"), "int8": ("clean", "fuse", "int8")}.items():
+    steps: dict[str, dict[str, dict[str, bool]]] = {
+        "fp32": {"clean": {}, "fuse": {}},
+        "int8": {"clean": {}, "fuse": {}, "int8": {"fit": True}, "shrink": {}},
+    }
+    for name, options in steps.items():
         graph = source
-        for step in steps:
+        for step, values in options.items():
             technique = passes.get(step)
-            graph = technique.run(graph, technique.options(), context)
+            graph = technique.run(graph, technique.options(**values), context)
         paths[name] = folder / f"{path.stem}-{name}.onnx"
         model.save(graph, paths[name])
     free = all(tensor.shape[0] == -1 for tensor in source.inputs)

@@ -12,7 +12,7 @@ from .graph.edit import Graph, standard
 from .graph.types import TensorType, infer
 from .model import Model
 from .quantize import rules
-from .quantize.rewrite import REASON_KEY
+from .quantize.reasons import reason_of
 
 HALF = onnx.TensorProto.FLOAT16
 BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
@@ -46,12 +46,12 @@ def ledger(model: Model, target: Target) -> tuple[LedgerEntry, ...]:
     unit = "cpu" if target.arch != "any" else "none"
     entries: list[LedgerEntry] = []
     for node in graph.nodes:
-        if standard(node, *PLUMBING):
+        if standard(node, *PLUMBING) or _makes_scales(graph, node):
             continue
         precision = _precision(graph, node, types)
         reason = None
         if precision in ("fp32", "fp16"):
-            reason = _stored_reason(node)
+            reason = reason_of(node)
         if precision == "fp32" and reason is None:
             reason = rules.NO_KERNEL.format(op=node.op_type) if quantized else NOT_QUANTIZED
         entries.append(
@@ -60,8 +60,11 @@ def ledger(model: Model, target: Target) -> tuple[LedgerEntry, ...]:
     return tuple(entries)
 
 
-def _stored_reason(node: onnx.NodeProto) -> str | None:
-    return next((field.value for field in node.metadata_props if field.key == REASON_KEY), None)
+def _makes_scales(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Say whether a node only computes scales, once, when the file is opened."""
+    readers = graph.readers.get(node.output[0], [])
+    constant = bool(node.input) and all(name in graph.initializers for name in node.input)
+    return constant and bool(readers) and all(standard(reader, "DequantizeLinear") for reader in readers)
 
 
 def _precision(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType]) -> str:
@@ -78,7 +81,7 @@ def _precision(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType])
 
 def _is_integer(graph: Graph, node: onnx.NodeProto) -> bool:
     """Say whether a node reads dequantized tensors and its result is quantized, or need not be."""
-    if _stored_reason(node) or not standard(node, *rules.LINEAR, *rules.CARRIERS, *rules.ARITHMETIC):
+    if reason_of(node) or not standard(node, *rules.LINEAR, *rules.CARRIERS, *rules.ARITHMETIC):
         return False
     operands = node.input if standard(node, *rules.LINEAR, *rules.VARIADIC) else node.input[:1]
     makers = [graph.producer.get(name) for name in operands if name]

@@ -127,6 +127,6 @@ def test_a_budget_cannot_be_negative_or_infinite():
 
 def test_the_plan_is_every_toolchain_in_every_precision():
     plan = search.plan(targets.get("x86-avx2"))
-    assert [c.name for c in plan] == ["fp32", "fp16", "int8", "int8-stem-float"]
+    assert [c.name for c in plan] == ["fp32", "fp16", "int8", "int8-fitted"]
     assert [step.name for step in plan[2].steps] == ["clean", "fuse", "int8"]
-    assert len({c.steps[-1].options.get("stem", True) for c in plan[2:]}) == 2
+    assert len({c.steps[-1].options.get("fit", False) for c in plan[2:]}) == 2

@@ -8,6 +8,7 @@ from farrier_contracts.errors import InputError
 from farrier_contracts.targets import Toolchain
 
 from ..graph import run
+from ..graph.shrink import shrink
 from ..model import Model, save
 
 
@@ -15,7 +16,11 @@ class OnnxCompiler:
     """Writes `.onnx` files."""
 
     def compile(self, model: Model, toolchain: Toolchain, folder: Path) -> Path:
-        """Write the model after ONNX Runtime has opened it; raises InputError with its reason where it does not."""
+        """Write the model after ONNX Runtime has opened it; raises InputError with its reason where it does not.
+
+        What a quantized graph holds without need is left out (see `shrink`).
+        """
+        model = shrink(model)
         try:
             run.session(model.proto)
         except run.runtime_errors() as error:

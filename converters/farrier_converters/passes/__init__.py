@@ -23,6 +23,7 @@ PASSES: dict[str, str] = {
     "fuse": "farrier_converters.passes.fuse:FUSE",
     "fp16": "farrier_converters.passes.fp16:FP16",
     "int8": "farrier_converters.passes.int8:INT8",
+    "shrink": "farrier_converters.passes.shrink:SHRINK",
 }
 
 Batches = Iterator[dict[str, np.ndarray]]

@@ -15,6 +15,7 @@ from ..quantize.calibrate import CalibrationSettings, observe
 from ..quantize.observe import METHODS
 from ..quantize.placement import place
 from ..quantize.rewrite import QdqWriter, set_reason
+from ..quantize.speed.fit import fit
 from . import Context, Pass
 
 SAFE = Arithmetic("u8", weight_bits=7)  # right on every x86 processor; more bits would saturate on some
@@ -28,12 +29,16 @@ class Int8Options:
     `stem` False leaves convolutions of at most four input channels in float: engines that pack channels in
     fours and eights run some models faster so (a face detector and a digits network by a tenth, a ResNet20 not: one
     thread of ONNX Runtime 1.32 with AVX2), and the first layer is often the most sensitive one.
+    `fit` shapes the graph for ONNX Runtime's kernels on x86: operators that are slower in integers (depthwise
+    convolutions of few channels, stems) stay in float by a cost table, and channels are padded to the numbers that
+    integer kernels want. For signed activations, whose kernels the table does not know, it leaves the stem in float.
     """
 
     method: str = "mse"
     percentile: float = 99.999
     exclude: tuple[str, ...] = ()
     stem: bool = True
+    fit: bool = False
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
 
 
@@ -52,7 +57,12 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
     except CannotUpgradeError as error:
         return _left_in_float(model, rules.OPSET.format(version=opset(model.proto), why=error))
     graph = Graph(model)
-    plan = place(graph, exclude=frozenset(options.exclude), stem=options.stem)
+    exclude, slower = frozenset(options.exclude), frozenset[str]()
+    known = context.arithmetic is None or context.arithmetic.activations == "u8"
+    if options.fit and known:
+        graph, slower = fit(graph, exclude=exclude, stem=options.stem)
+    stem = options.stem and (known or not options.fit)
+    plan = place(graph, exclude=exclude, stem=stem, slower=slower)
     observers = observe(
         graph.build(),
         [name for name in plan.points if name not in plan.bounds],

@@ -53,12 +53,14 @@ class Placement:
 
 
 class _Planner:
-    def __init__(self, graph: Graph, exclude: frozenset[str], *, stem: bool) -> None:
+    def __init__(self, graph: Graph, exclude: frozenset[str], *, stem: bool, slower: frozenset[str]) -> None:
         self.graph = graph
         self.types: dict[str, TensorType] = infer(graph.build().proto)
         self.plan = Placement()
         self.exclude = exclude
         self.stem = stem
+        self.slower = slower
+        self.moves: dict[int, bool] = {}
         self.useful = self._before_linear()
 
     def run(self) -> Placement:
@@ -80,7 +82,9 @@ class _Planner:
             if wanted.intersection(node.output):
                 found.add(id(node))
                 wanted |= reads(node)
-            elif standard(node, *rules.LINEAR) and self._weights_obstacle(node) is None:
+            elif standard(node, *rules.LINEAR) and self._named_obstacle(
+                node
+            ) is None is self._linear_obstacle(node):
                 wanted |= reads(node)
         return found
 
@@ -90,8 +94,9 @@ class _Planner:
 
     def _obstacle(self, node: onnx.NodeProto) -> str | None:
         """Return why a node has to stay in float, or None."""
-        if self.exclude.intersection((node.name, node.output[0])):
-            return rules.EXCLUDED
+        named = self._named_obstacle(node)
+        if named is not None:
+            return named
         if standard(node, *rules.LINEAR):
             return self._linear_obstacle(node)
         if not standard(node, *rules.CARRIERS, *rules.ARITHMETIC):
@@ -100,14 +105,43 @@ class _Planner:
             return rules.TAIL
         return self._operand_obstacle(node) or self._carrier_obstacle(node)
 
+    def _named_obstacle(self, node: onnx.NodeProto) -> str | None:
+        if self.exclude.intersection((node.name, node.output[0])):
+            return rules.EXCLUDED
+        return rules.SLOWER if node.output[0] in self.slower else None
+
     def _operand_obstacle(self, node: onnx.NodeProto) -> str | None:
         """Return the first operand that is not quantized; Add and Mul may have one constant."""
         floats = [n for n in self._operands(node) if n not in self.plan.made and n not in self.plan.read]
+        if floats and self._moves_into_integers(node):
+            return None
         if standard(node, "Add", "Mul") and len(floats) == 1:
             constant = self.graph.constant(floats[0])
             if constant is not None and constant.dtype == np.float32:
                 return None
         return rules.FLOAT_INPUT.format(name=floats[0]) if floats else None
+
+    def _moves_into_integers(self, node: onnx.NodeProto) -> bool:
+        """Say whether a node only moves values to integer operators: it moves a quarter of the bytes in integers."""
+        if id(node) not in self.moves:
+            readers = self.graph.readers.get(node.output[0], [])
+            self.moves[id(node)] = (
+                standard(node, *rules.MOVERS)
+                and bool(readers)
+                and not self.graph.kept(node.output[0])
+                and self._is_float(node.input[0])
+                and self._carrier_obstacle(node) is None
+                and self._named_obstacle(node) is None
+                and all(self._takes_integers(reader, node.output[0]) for reader in readers)
+            )
+        return self.moves[id(node)]
+
+    def _takes_integers(self, reader: onnx.NodeProto, name: str) -> bool:
+        if reader.input[0] != name or list(reader.input).count(name) != 1:
+            return False
+        if standard(reader, *rules.LINEAR):
+            return self._linear_obstacle(reader) is None and self._named_obstacle(reader) is None
+        return self._moves_into_integers(reader)
 
     def _carrier_obstacle(self, node: onnx.NodeProto) -> str | None:
         if standard(node, "Pad"):
@@ -163,6 +197,8 @@ class _Planner:
         plan.integer.add(id(node))
         if standard(node, *rules.LINEAR):
             self._read(node.input[:2] if node.op_type == "MatMul" else node.input[:1])
+        elif self._moves_into_integers(node):
+            self._read(node.input[:1])
         results = [self._behind_activation(node, name) for name in node.output if name]
         if standard(node, "Gemm", "MatMul") and not self._used_as_integer(results[0]):
             return  # the kernels of these two return float at no cost
@@ -205,9 +241,16 @@ class _Planner:
         return reader.output[0]
 
 
-def place(graph: Graph, *, exclude: frozenset[str] = frozenset(), stem: bool = True) -> Placement:
+def place(
+    graph: Graph,
+    *,
+    exclude: frozenset[str] = frozenset(),
+    stem: bool = True,
+    slower: frozenset[str] = frozenset(),
+) -> Placement:
     """Plan the quantization of a graph; `exclude` names nodes (or first outputs) that stay in float.
 
-    Without `stem`, convolutions of at most four input channels stay in float too.
+    Without `stem`, convolutions of at most four input channels stay in float too. `slower` are the first outputs of
+    nodes that stay in float because they are faster so.
     """
-    return _Planner(graph, exclude, stem=stem).run()
+    return _Planner(graph, exclude, stem=stem, slower=slower).run()

@@ -12,9 +12,10 @@ from ..graph.edit import Graph, attribute, replace, standard
 from ..model import Model
 from . import rules, scales
 from .placement import Placement
+from .reasons import REASON_KEY, set_reason
 from .scales import Affine, Range
 
-REASON_KEY = "farrier.reason"  # in a node's metadata: why it stayed in float
+__all__ = ["REASON_KEY", "QdqWriter", "set_reason"]
 
 
 class QdqWriter:
@@ -202,9 +203,3 @@ def _channel_axis(node: onnx.NodeProto) -> int:
     if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
         return 0
     return 1
-
-
-def set_reason(node: onnx.NodeProto, reason: str) -> None:
-    """Note on a node why it stayed in float."""
-    del node.metadata_props[:]
-    node.metadata_props.add(key=REASON_KEY, value=reason)

@@ -21,6 +21,8 @@ CARRIERS = (
     "Concat",
     "Resize",
 )
+# Those of them that only move values, from one input: worth quantizing for, where integers follow.
+MOVERS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Pad")
 # Compute a result with a scale of its own.
 ARITHMETIC = ("Add", "Mul", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Relu", "Clip")
 # Read by all inputs, not by the first alone.
@@ -33,6 +35,7 @@ BOUNDED = {"Sigmoid": (0.0, 255 / 256), "Softmax": (0.0, 255 / 256), "HardSigmoi
 NO_KERNEL = "no integer kernel for {op}"
 TAIL = "no operation with weights follows: integers would cost precision and win little"
 STEM = "a stem of few channels, kept in float by an option"
+SLOWER = "integers would be slower here, by the cost table of this kind of processor"
 EXCLUDED = "excluded by an option"
 FLOAT_INPUT = "its input {name} is computed in float"
 OPSET = "the graph's operator set {version} knows no per-channel quantization, and raising it failed: {why}"

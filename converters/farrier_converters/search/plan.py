@@ -34,7 +34,7 @@ WAYS: dict[str, tuple[tuple[str, tuple[Step, ...]], ...]] = {
     "fp16": (("", (*_CLEAN, Step("fp16"))),),
     "int8": (
         ("", (*_CLEAN, Step("int8"))),
-        ("-stem-float", (*_CLEAN, Step("int8", {"stem": False}))),
+        ("-fitted", (*_CLEAN, Step("int8", {"fit": True}))),
     ),
 }
 

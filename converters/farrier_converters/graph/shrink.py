@@ -1,0 +1,141 @@
+"""Take from a quantized graph the bytes that say nothing: zero points of zero, copies, defaults, long names."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from ..model import Model
+from ..quantize import reasons
+from .edit import Graph, replace, standard
+
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
+LISTS = {"strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}  # what they are when left out
+SMALLEST_PRODUCT = (
+    64  # bias scales that are computed when the file is opened: fewer take no more room than a node
+)
+
+
+def shrink(model: Model) -> Model:
+    """Return a graph that computes the same bits from a smaller file; tensors between operators keep their names.
+
+    A graph without quantizers is returned as it is.
+    """
+    if not any(standard(node, *CONVERSIONS) for node in model.proto.graph.node):
+        return model
+    graph = Graph(model)
+    for node in graph.nodes:
+        node.ClearField("doc_string")
+        _drop_defaults(node)
+        reasons.abbreviate(node)
+        if standard(node, *CONVERSIONS):
+            _drop_zero_point(graph, node)
+            node.ClearField("name")
+    _compute_bias_scales(graph)
+    _merge_constants(graph)
+    _shorten_names(graph)
+    for name, tensor in graph.initializers.items():
+        graph.initializers[name] = _plain(tensor, name)
+    return graph.build()
+
+
+def _drop_defaults(node: onnx.NodeProto) -> None:
+    """Remove attributes that hold what their absence means."""
+    if not standard(node, "Conv", "ConvTranspose", "MaxPool", "AveragePool", "Gemm", *CONVERSIONS):
+        return
+    defaults = {"group": 1, "auto_pad": b"NOTSET", "alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
+    defaults |= {"ceil_mode": 0, "count_include_pad": 0, "storage_order": 0}
+    kept = []
+    for field in node.attribute:
+        value = helper.get_attribute_value(field)
+        plain = LISTS.get(field.name)
+        default = all(v == plain for v in value) if plain is not None else defaults.get(field.name) == value
+        if not default:
+            kept.append(field)
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def _drop_zero_point(graph: Graph, node: onnx.NodeProto) -> None:
+    """A constant is dequantized around zero by default; the type of a quantizer's zero point is its result's."""
+    if standard(node, "QuantizeLinear") or len(node.input) < 3 or node.input[0] not in graph.initializers:
+        return
+    if any(standard(reader, "Gemm") for reader in graph.readers.get(node.output[0], [])):
+        return  # ONNX Runtime's integer Gemm wants one
+    zero_point = graph.constant(node.input[2])
+    if zero_point is not None and not zero_point.any():
+        del node.input[2]
+
+
+def _compute_bias_scales(graph: Graph) -> None:
+    """The scale of a bias is its input's scale times its weights' scales: let the engine multiply once, on opening."""
+    for node in [n for n in graph.nodes if standard(n, "Conv", "Gemm", "ConvTranspose") and len(n.input) > 2]:
+        makers = [graph.producer.get(name) for name in node.input]
+        if not all(m is not None and standard(m, "DequantizeLinear") for m in makers):
+            continue
+        names = [m.input[1] for m in makers if m is not None]
+        values = [graph.constant(name) for name in names]
+        if any(value is None for value in values):
+            continue
+        data, weights, bias = (np.asarray(value) for value in values)
+        same = data.dtype == weights.dtype == bias.dtype and np.array_equal(data * weights, bias)
+        if data.ndim == 0 and bias.size >= SHORT = re.compile(r"[ct]\d+(_\d+)?")  # a name given here
+SMALLEST_PRODUCT and same and makers[2] is not None:
+            product = graph.fresh(f"{names[2]}_product")
+            graph.add_node("Mul", names[:2], product).ClearField("name")
+            makers[2].input[1] = product
+    graph.index()
+
+
+def _merge_constants(graph: Graph) -> None:
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    for name, tensor in list(graph.initializers.items()):
+        value = graph.constant(name)
+        if value is None or value.dtype == object or graph.kept(name):
+            continue
+        digest = hashlib.sha256(value.tobytes()).digest()
+        original = first.setdefault((tensor.data_type, tuple(tensor.dims), digest), name)
+        if original != name:
+            graph.rename_reads(name, original)
+    graph.index()
+
+
+def _shorten_names(graph: Graph) -> None:
+    """Number what only conversions read or make; what flows between operators keeps its name."""
+    numbers = iter(range(len(graph.initializers) + len(graph.nodes) * 2))
+    for name in list(graph.initializers):
+        readers = graph.readers.get(name, [])
+        if SHORT.fullmatch(name):
+            continue
+        if readers and not graph.kept(name) and all(_internal(reader) for reader in readers):
+            short = graph.fresh(f"c{next(numbers)}")
+            graph.rename_reads(name, short)
+            graph.initializers[short] = graph.initializers.pop(name)
+    for node in [n for n in graph.nodes if _internal(n)]:
+        name = node.output[0]
+        constant = node.input[0] not in graph.producer
+        if SHORT.fullmatch(name) or graph.kept(name) or not (constant or standard(node, "QuantizeLinear")):
+            continue
+        short = graph.fresh(f"t{next(numbers)}")
+        graph.rename_reads(name, short)
+        replace(node.output, name, short)
+    graph.index()
+
+
+def _internal(node: onnx.NodeProto) -> bool:
+    return standard(node, *CONVERSIONS) or (standard(node, "Mul") and not node.name)
+
+
+def _plain(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    """Return a tensor whose values are bytes, not numbers of varying length."""
+    if tensor.data_type == onnx.TensorProto.STRING:
+        return tensor
+    if not tensor.HasField("raw_data"):
+        return numpy_helper.from_array(numpy_helper.to_array(tensor), name)
+    plain = onnx.TensorProto(name=name, data_type=tensor.data_type, raw_data=tensor.raw_data)
+    plain.dims.extend(tensor.dims)
+    return plain

@@ -1,0 +1,71 @@
+"""Why an operator stayed in float, noted on its node: as a sentence in memory, as a few bytes in a file."""
+
+from __future__ import annotations
+
+import re
+
+import onnx
+
+from . import rules
+
+REASON_KEY = "farrier.reason"  # in a node's metadata
+SHORT_KEY = "why"  # the same, abbreviated: the number of a sentence, and what is filled in
+
+_SENTENCES = (
+    rules.NO_KERNEL,
+    rules.TAIL,
+    rules.STEM,
+    rules.EXCLUDED,
+    rules.FLOAT_INPUT,
+    rules.OPSET,
+    rules.SLOWER,
+)
+_FIELD = re.compile(r"{(\w+)}")
+
+
+def set_reason(node: onnx.NodeProto, reason: str) -> None:
+    """Note on a node why it stayed in float."""
+    _forget(node)
+    node.metadata_props.add(key=REASON_KEY, value=reason)
+
+
+def reason_of(node: onnx.NodeProto) -> str | None:
+    """Return the noted sentence, in either form."""
+    for field in node.metadata_props:
+        if field.key == REASON_KEY:
+            return field.value
+        if field.key == SHORT_KEY:
+            return _written_out(field.value)
+    return None
+
+
+def abbreviate(node: onnx.NodeProto) -> None:
+    """Turn a noted sentence into its few bytes, where it is one of the known ones."""
+    reason = reason_of(node)
+    for number, sentence in enumerate(_SENTENCES):
+        found = None if reason is None else re.fullmatch(_pattern(sentence), reason, re.DOTALL)
+        if found is not None:
+            _forget(node)
+            node.metadata_props.add(key=SHORT_KEY, value="\t".join([str(number), *found.groups()]))
+            return
+
+
+def _forget(node: onnx.NodeProto) -> None:
+    others = [field for field in node.metadata_props if field.key not in (REASON_KEY, SHORT_KEY)]
+    del node.metadata_props[:]
+    node.metadata_props.extend(others)
+
+
+def _written_out(short: str) -> str:
+    number, _, rest = short.partition("\t")
+    if not number.isdigit() or int(number) >= len(_SENTENCES):
+        return short
+    sentence = _SENTENCES[int(number)]
+    names = _FIELD.findall(sentence)
+    filled = rest.split("\t", max(len(names) - 1, 0))
+    return sentence.format(**dict(zip(names, filled, strict=False)))
+
+
+def _pattern(sentence: str) -> str:
+    """Return the regular expression of a sentence in which each field may be anything."""
+    return "(.*)".join(re.escape(part) for part in _FIELD.split(sentence)[::2])

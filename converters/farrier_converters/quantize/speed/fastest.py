@@ -1,0 +1,108 @@
+"""Choose float or integers for each operator so that the whole graph takes least time by the cost table.
+
+Every operator that may be integer is a member of a network whose minimum cut is the choice; a tensor that crosses
+from one kind to the other costs its conversion, once for all its readers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import onnx
+
+from ...graph.edit import Graph, attribute, reads, standard
+from ...graph.types import TensorType, infer
+from .. import rules
+from ..placement import Placement
+from . import costs
+from .cut import ENDLESS, SINK, SOURCE, Network
+
+UNKNOWN_SIZE = 32  # of a dimension that is free, besides the batch
+IN_DOUBT = 0.9  # of float's time: where both are about equal, integers take less memory
+
+
+def float_where_faster(graph: Graph, plan: Placement) -> frozenset[str]:
+    """Return the first outputs of operators that the plan made integer, and that are faster left in float."""
+    types = infer(graph.build().proto)
+    members = [node for node in graph.nodes if id(node) in plan.integer]
+    if not any(standard(node, "Conv") for node in members):
+        return frozenset()
+    network = Network()
+    numbers = {id(node): network.member() for node in members}
+    for node in members:
+        in_float, in_integers = _times(graph, node, types)
+        if standard(node, "Gemm", "MatMul"):
+            in_float = ENDLESS  # they are most of a file, and memory is most of their time
+        network.connect(numbers[id(node)], SINK, round(in_float * IN_DOUBT))
+        network.connect(SOURCE, numbers[id(node)], round(in_integers))
+        maker = graph.producer.get(node.input[0])
+        if standard(node, *rules.ACTIVATIONS) and maker is not None and id(maker) in numbers:
+            network.connect(numbers[id(node)], numbers[id(maker)], ENDLESS)  # the two are one kernel
+            network.connect(numbers[id(maker)], numbers[id(node)], ENDLESS)
+    readers: dict[str, list[int]] = {name: [SOURCE] for name in graph.outputs}
+    for node in graph.nodes:
+        for name in sorted(reads(node)):
+            readers.setdefault(name, []).append(numbers.get(id(node), SOURCE))
+    for name, sides in readers.items():
+        if name not in graph.initializers:
+            maker = graph.producer.get(name)
+            made_by = SOURCE if maker is None else numbers.get(id(maker), SOURCE)
+            _border(network, made_by, sides, _elements(types.get(name)), inner=maker is not None)
+    chosen = network.source_side()
+    return frozenset(node.output[0] for node in members if numbers[id(node)] in chosen)
+
+
+def _border(network: Network, maker: int, readers: list[int], elements: int, *, inner: bool) -> None:
+    """Let a tensor pay for being read as the other kind."""
+    if set(readers) == {SOURCE} and maker == SOURCE:
+        return
+    to_integer = network.member()
+    per_element = costs.TO_INTEGER if inner else costs.INPUT_TO_INTEGER
+    network.connect(maker, to_integer, round(elements * per_element))
+    to_float = network.member()
+    network.connect(to_float, maker, round(elements * costs.TO_FLOAT))
+    for reader in dict.fromkeys(readers):
+        network.connect(to_integer, reader, ENDLESS)
+        network.connect(reader, to_float, ENDLESS)
+
+
+def _times(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType]) -> tuple[float, float]:
+    """Return nanoseconds in float and in integers."""
+    elements = sum(_elements(types.get(name)) for name in node.output)
+    if not standard(node, *rules.LINEAR):
+        if standard(node, *rules.ACTIVATIONS):
+            return 0.0, 0.0  # part of the operator before, as a rule
+        return elements * costs.MOVE_FLOAT, elements * costs.MOVE_INTEGER
+    layer = _layer(graph, node, types)
+    return costs.float_ns(layer), costs.integer_ns(layer.widened)
+
+
+def _layer(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType]) -> costs.Layer:
+    weight = types.get(node.input[1], TensorType(0, None)).shape or ()
+    sizes = [size or UNKNOWN_SIZE for size in weight]
+    result = types.get(node.output[0])
+    if node.op_type != "Conv":
+        outputs = (_sizes(result) or [1])[-1]
+        inputs = (_sizes(types.get(node.input[0])) or [1])[-1]
+        return costs.Layer(inputs, outputs, pixels=max(_elements(result) // outputs, 1))
+    group = attribute(node, "group", 1)
+    spatial = _sizes(result)[2:] or [UNKNOWN_SIZE]
+    return costs.Layer(
+        inputs=sizes[1] * group,
+        outputs=sizes[0],
+        pixels=math.prod(spatial),
+        side=min(spatial),
+        taps=math.prod(sizes[2:]),
+        group=group,
+        strided=any(step != 1 for step in attribute(node, "strides", ())),
+    )
+
+
+def _sizes(kind: TensorType | None) -> list[int]:
+    """Return the shape at batch 1, with a guess for what is free."""
+    shape = (kind.shape or ()) if kind is not None else ()
+    return [(size or (UNKNOWN_SIZE if axis else 1)) for axis, size in enumerate(shape)]
+
+
+def _elements(kind: TensorType | None) -> int:
+    return math.prod(_sizes(kind))
