@@ -15,6 +15,7 @@ from .edit import Graph, replace, standard
 
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 LISTS = {"strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}  # what they are when left out
+SHORT = re.compile(r"[ct]\d+(_\d+)?")  # a name given here
 SMALLEST_PRODUCT = (
     64  # bias scales that are computed when the file is opened: fewer take no more room than a node
 )
@@ -83,8 +84,7 @@ def _compute_bias_scales(graph: Graph) -> None:
             continue
         data, weights, bias = (np.asarray(value) for value in values)
         same = data.dtype == weights.dtype == bias.dtype and np.array_equal(data * weights, bias)
-        if data.ndim == 0 and bias.size >= SHORT = re.compile(r"[ct]\d+(_\d+)?")  # a name given here
-SMALLEST_PRODUCT and same and makers[2] is not None:
+        if data.ndim == 0 and bias.size >= SMALLEST_PRODUCT and same and makers[2] is not None:
             product = graph.fresh(f"{names[2]}_product")
             graph.add_node("Mul", names[:2], product).ClearField("name")
             makers[2].input[1] = product
