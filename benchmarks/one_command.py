@@ -3,8 +3,8 @@
     python benchmarks/one_command.py [--keep FOLDER]
 
 ResNet-50 (He et al. 2015, table 1; 25.6 M parameters, batch norms unfused, 3 x 224 x 224) with random weights whose
-variance keeps signals alive, and no data of the user's: `farrier optimize resnet50.onnx -o OUT`, as a person types it, in
-a process of its own. The figure is the whole process's wall-clock time.
+variance keeps signals alive, and no data of the user's: `farrier optimize resnet50.onnx -o OUT`, as a person types it,
+in a process of its own. The figure is the whole process's wall-clock time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -34,7 +35,7 @@ class _ResNet:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
-    def add(self, op: str, inputs: list[str], **attributes: object) -> str:
+    def add(self, op: str, inputs: list[str], **attributes: Any) -> str:
         name = f"{op.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
         return name
@@ -101,7 +102,16 @@ def main() -> None:
         path = folder / "resnet50.onnx"
         onnx.save(resnet50(), path)
         start = time.monotonic()
-        command = [sys.executable, "-m", "farrier", "optimize", str(path), "-o", str(folder / "fitted"), "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "farrier",
+            "optimize",
+            str(path),
+            "-o",
+            str(folder / "fitted"),
+            "--json",
+        ]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         seconds = time.monotonic() - start
         facts = json.loads(done.stdout)

@@ -38,11 +38,13 @@ class Context:
     """What a pass may need besides the graph.
 
     Each call of `calibration` starts a fresh stream of input batches. `progress` hears a stage and a share 0..1.
+    `statistics` keeps what calibration found, by tensor, for further runs over the same graph and data.
     """
 
     arithmetic: Arithmetic | None = None
     calibration: Callable[[], Batches] | None = None
     progress: Callable[[str, float], None] = _silent
+    statistics: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

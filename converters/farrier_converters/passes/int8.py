@@ -69,6 +69,7 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
         batches=context.calibration,
         progress=context.progress,
         settings=options.calibration,
+        known=context.statistics,
     )
     ranges = {n: o.range(options.method, percentile=options.percentile) for n, o in observers.items()}
     return QdqWriter(graph, plan, context.arithmetic or SAFE).write(ranges)

@@ -32,18 +32,22 @@ def observe(
     batches: Callable[[], Iterator[dict[str, np.ndarray]]] | None,
     progress: Callable[[str, float], None],
     settings: CalibrationSettings = CalibrationSettings(),
+    known: dict[str, Observer] | None = None,
 ) -> dict[str, Observer]:
     """Return the statistics of these float32 tensors over every calibration batch.
 
-    Values are dropped after each batch, so memory does not grow with the data. Raises InputError for data that the
-    model cannot run on, and for values that are not finite; UsageError where there is no data.
+    Values are dropped after each batch, so memory does not grow with the data. Tensors in `known` are not observed
+    again, and it takes up the others. Raises InputError for data that the model cannot run on, and for values that
+    are not finite; UsageError where there is no data.
     """
-    if not tensors:
-        return {}
+    found = {} if known is None else known
+    missing = [name for name in tensors if name not in found]
+    if not missing:
+        return {name: found[name] for name in tensors}
     if batches is None:
         raise UsageError("integer quantization needs calibration data; give some with --data or --calib")
-    found = {name: Observer(name) for name in tensors}
-    chunks = _chunks(model, tensors, settings)
+    found.update({name: Observer(name) for name in missing})
+    chunks = _chunks(model, missing, settings)
     for number, chunk in enumerate(chunks):
         _observe_chunk(
             model,
@@ -52,7 +56,7 @@ def observe(
             progress=lambda share, n=number: progress("calibrate", (n + share) / len(chunks)),
             settings=settings,
         )
-    return found
+    return {name: found[name] for name in tensors}
 
 
 def _observe_chunk(

@@ -36,6 +36,7 @@ class Delivery:
     entries: tuple[Entry, ...]
     profile: tuple[tuple[int, float], ...]
     lock: locks.Lock | None = None
+    mixed: Mapping[str, Any] | None = None
 
 
 def deliver(d: Delivery, stage: Path, out: Path, *, name: str | None, version: str | None) -> Result:
@@ -81,6 +82,7 @@ def deliver(d: Delivery, stage: Path, out: Path, *, name: str | None, version: s
         warnings=d.job.warnings,
         environment=lock["environment"],
         recipe=recipe.document([kept.candidate])["candidate"][0],
+        mixed=lock.document.get("mixed"),
         bundle={"file": BUNDLE_FILE, **identity, "bytes": (stage / BUNDLE_FILE).stat().st_size},
     )
     (stage / "report.json").write_text(json.dumps(facts_document, indent=1, allow_nan=False) + "\n")
@@ -133,6 +135,7 @@ def _lock_document(
         },
         "passes": {f"pass {i + 1} ({step.name})": digest for i, (step, digest) in enumerate(steps)},
         "profile": [{"batch": batch, "latency_ms": latency} for batch, latency in d.profile],
+        **({"mixed": d.mixed} if d.mixed else {}),
         "figures": [entry.to_document() for entry in entries],
     }
 

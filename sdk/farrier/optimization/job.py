@@ -48,6 +48,7 @@ class Job:
     digests: dict[str, str]
     warnings: tuple[str, ...]
     settings: Settings
+    search: bool = True  # for a mix of precisions too; a recipe names every candidate itself
 
     def calibration(self, batch: int) -> Iterator[dict[str, np.ndarray]]:
         """Yield the calibration inputs afresh, a few rows at a time."""
@@ -104,6 +105,7 @@ def prepare(
         },
         warnings=warnings,
         settings=settings,
+        search=recipe_path is None,
     )
 
 

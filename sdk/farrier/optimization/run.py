@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from farrier_converters.search import (
     parse_size,
 )
 
-from . import folder, lock, trial
+from . import folder, lock, mixed, trial
 from . import recipe as recipes
 from .build import Built, as_it_came, build
 from .deliver import Delivery, deliver
@@ -43,6 +44,7 @@ class Found:
     profile: tuple[tuple[int, float], ...]
     warnings: tuple[str, ...]
     lock: lock.Lock | None = None
+    mixed: Mapping[str, Any] | None = None
 
 
 def optimize(
@@ -97,7 +99,9 @@ def optimize(
         found = _rebuild(job, former, stage, progress) if former else _search(job, stage, progress)
         job = replace(job, warnings=found.warnings)
         return deliver(
-            Delivery(job, found.original, found.delivered, found.entries, found.profile, found.lock),
+            Delivery(
+                job, found.original, found.delivered, found.entries, found.profile, found.lock, found.mixed
+            ),
             stage,
             out,
             name=name,
@@ -117,9 +121,13 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
         job.metric,
         batch=batch,
         settings=job.settings.trial,
-        progress=_part(progress, 0.4, 0.5),
+        progress=_part(progress, 0.4, 0.3),
     )
     choice = _choose(entries, job.budget)
+    facts = None
+    if mixed.wanted(job, choice, entries):
+        facts = _mix(job, builds, entries, choice, stage, batch=batch, progress=_part(progress, 0.7, 0.2))
+        choice = _choose(entries, job.budget)
     if choice.delivered is None:
         raise BudgetError(_impossible(entries[choice.best], choice))
     delivered = builds[choice.delivered]
@@ -135,7 +143,41 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
         replace(e, kept=verdicts[e.name].kept, reason=verdicts[e.name].reason) if e.name in verdicts else e
         for e in entries.values()
     ]
-    return Found(original, delivered, (*judged, *left_out), profile, warnings)
+    return Found(original, delivered, (*judged, *left_out), profile, warnings, mixed=facts)
+
+
+def _mix(
+    job: Job,
+    builds: dict[str, Built],
+    entries: dict[str, Entry],
+    choice: Choice,
+    stage: Path,
+    *,
+    batch: int,
+    progress: Progress,
+) -> Mapping[str, Any]:
+    """Search for a mix of precisions, and measure it beside the original and the best so far; return the facts."""
+    original, data = builds[ORIGINAL], job.rows.evaluation
+    baseline = entries[ORIGINAL].metric or 0.0
+
+    def make(candidate: Candidate) -> Built:
+        return _build(job, candidate, stage, batch=batch, progress=_silent)
+
+    with trial.judging(
+        original, baseline, data, job.metric, batch=batch, settings=job.settings.trial
+    ) as drop:
+        found = mixed.propose(job, batch=batch, build=make, drop=drop, progress=_part(progress, 0.0, 0.8))
+    if found.candidate is not None:
+        built = make(found.candidate)
+        if not any(built.same_as(other) for other in builds.values()):
+            builds[found.candidate.name] = built
+            again = {
+                name: builds[name] for name in dict.fromkeys((ORIGINAL, choice.best, found.candidate.name))
+            }
+            part = _part(progress, 0.8, 0.2)
+            settings = job.settings.trial
+            entries.update(trial.run(again, data, job.metric, batch=batch, settings=settings, progress=part))
+    return found.facts
 
 
 def _build_all(

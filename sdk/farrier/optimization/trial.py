@@ -128,6 +128,34 @@ def _evaluate(
 
 
 @contextlib.contextmanager
+def judging(
+    original: Built,
+    baseline: float,
+    data: Dataset,
+    metric: metrics.Metric,
+    *,
+    batch: int,
+    settings: TrialSettings,
+) -> Iterator[Callable[[Built], float]]:
+    """Give a function that returns an artifact's drop against `baseline` on all rows; infinite where it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        reference = None
+        if not metric.needs_labels:
+            with original.judge(settings.child) as child:
+                reference = record(child, data, Path(folder), batch=batch)
+
+        def drop(built: Built) -> float:
+            try:
+                with built.judge(settings.child) as child:
+                    value = evaluate(child, data, metric, batch=batch, reference=reference)
+            except EngineFailure:
+                return float("inf")
+            return metrics.drop(metric, baseline, value)
+
+        yield drop
+
+
+@contextlib.contextmanager
 def _answering(built: Built, timed: Child, settings: TrialSettings) -> Iterator[Child]:
     """Give the process whose answers count: the one that is timed, unless its kernels are not like the target's."""
     if built.faithful:

@@ -25,6 +25,7 @@ def document(
     environment: Mapping[str, str],
     recipe: Mapping[str, Any],
     bundle: Mapping[str, Any],
+    mixed: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the facts, with ratios over the baseline and the verdict."""
     before, after = baseline.to_document(), delivered.to_document()
@@ -44,8 +45,17 @@ def document(
         "recipe": dict(recipe),
         "bundle": dict(bundle),
     }
+    if mixed:
+        facts["mixed"] = _ordered(mixed)
     facts["verdict"] = words.verdict(facts)
     return facts
+
+
+def _ordered(value: Any) -> Any:
+    """Return a document with sorted keys: TOML, which a lock keeps it in, has an order of its own."""
+    if isinstance(value, Mapping):
+        return {key: _ordered(value[key]) for key in sorted(value)}
+    return [_ordered(item) for item in value] if isinstance(value, list) else value
 
 
 def _ratio(before: float | None, after: float | None) -> float:

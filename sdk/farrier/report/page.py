@@ -25,6 +25,7 @@ def html(facts: Mapping[str, Any], entries: Sequence[Entry]) -> str:
         ms=words.milliseconds,
         size=words.size,
         times=words.times,
+        decibels=words.decibels,
         metric=lambda value: words.metric(value, relative=relative),
         drop=lambda value: words.drop(value, relative=relative),
         json=lambda value: json.dumps(value, indent=1),

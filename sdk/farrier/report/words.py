@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,11 @@ def size(value: float | None) -> str:
 def times(value: float | None) -> str:
     """Return a ratio: "2.31x"."""
     return MISSING if value is None else f"{_three(value)}x"
+
+
+def decibels(noise: float) -> str:
+    """Return a share of noise as its distance from the signal: 0.001 is "30.0 dB"."""
+    return MISSING if noise <= 0 else f"{-10 * math.log10(noise):.1f} dB"
 
 
 def metric(value: float | None, *, relative: bool) -> str:
