@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from farrier_contracts.errors import UsageError
 from farrier_contracts.targets import Arithmetic
@@ -14,7 +14,8 @@ from ..quantize import rules
 from ..quantize.calibrate import CalibrationSettings, observe
 from ..quantize.observe import METHODS
 from ..quantize.placement import place
-from ..quantize.rewrite import QdqWriter, set_reason
+from ..quantize.rewrite import QdqWriter, Widths, set_reason
+from ..quantize.scales import BITS
 from ..quantize.speed.fit import fit
 from . import Context, Pass
 
@@ -22,9 +23,12 @@ SAFE = Arithmetic("u8", weight_bits=7)  # right on every x86 processor; more bit
 OPSET = 13  # the first whose DequantizeLinear knows an axis
 
 
+WEIGHT_METHODS = ("auto", "max", "mse")
+
+
 @dataclass(frozen=True)
 class Int8Options:
-    """How activations are ranged (see `Observer.range`), and which nodes (by name) stay in float.
+    """How activations are ranged (see `ranges.choose`), and which nodes (by name) stay in float.
 
     `stem` False leaves convolutions of at most four input channels in float: engines that pack channels in
     fours and eights run some models faster so (a face detector and a digits network by a tenth, a ResNet20 not: one
@@ -32,6 +36,10 @@ class Int8Options:
     `fit` shapes the graph for ONNX Runtime's kernels on x86: operators that are slower in integers (depthwise
     convolutions of few channels, stems) stay in float by a cost table, and channels are padded to the numbers that
     integer kernels want. For signed activations, whose kernels the table does not know, it leaves the stem in float.
+
+    `weight_bits` and `activation_bits` are 2 to 8, stored in 8; activations of fewer are clipped to their levels.
+    A target that computes exactly with fewer weight bits only keeps its limit. `per_channel`, `symmetric` and
+    `power_of_two` are the target's where None. `weight_method`: see `scales.weights`.
     """
 
     method: str = "mse"
@@ -39,7 +47,34 @@ class Int8Options:
     exclude: tuple[str, ...] = ()
     stem: bool = True
     fit: bool = False
+    weight_bits: int | None = None
+    activation_bits: int = 8
+    per_channel: bool | None = None
+    symmetric: bool | None = None
+    power_of_two: bool | None = None
+    weight_method: str = "auto"
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a value that means nothing."""
+        for name, known in (("method", METHODS), ("weight_method", WEIGHT_METHODS)):
+            if getattr(self, name) not in known:
+                raise UsageError(
+                    f"unknown range {name} {getattr(self, name)!r}; choose one of: {', '.join(known)}"
+                )
+        for name in ("weight_bits", "activation_bits"):
+            if getattr(self, name) not in BITS and (name, getattr(self, name)) != ("weight_bits", None):
+                raise UsageError(f"{name} has to be 2 to 8, not {getattr(self, name)!r}")
+
+    def arithmetic(self, target: Arithmetic) -> Arithmetic:
+        """Return the target's arithmetic with these options laid over it."""
+        chosen = {
+            "per_channel": self.per_channel,
+            "symmetric_activations": self.symmetric,
+            "power_of_two_scales": self.power_of_two,
+        }
+        bits = min(target.weight_bits, self.weight_bits or target.weight_bits)
+        return replace(target, weight_bits=bits, **{k: v for k, v in chosen.items() if v is not None})
 
 
 def run(model: Model, options: Int8Options, context: Context) -> Model:
@@ -49,8 +84,6 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
     comes back in float, with the reasons in its nodes. Raises InputError for weights, activations or data that
     cannot be used, UsageError for missing data.
     """
-    if options.method not in METHODS:
-        raise UsageError(f"unknown range method {options.method!r}; choose one of: {', '.join(METHODS)}")
     feeds = None if context.calibration is None else next(context.calibration(), None)
     try:
         model = upgrade(model, OPSET, feeds=feeds)
@@ -71,8 +104,18 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
         settings=options.calibration,
         known=context.statistics,
     )
-    ranges = {n: o.range(options.method, percentile=options.percentile) for n, o in observers.items()}
-    return QdqWriter(graph, plan, context.arithmetic or SAFE).write(ranges)
+    arithmetic = options.arithmetic(context.arithmetic or SAFE)
+    ranges = {
+        name: observer.range(
+            options.method,
+            percentile=options.percentile,
+            bits=options.activation_bits,
+            symmetric=arithmetic.symmetric_activations,
+        )
+        for name, observer in observers.items()
+    }
+    widths = Widths(options.activation_bits, options.weight_method)
+    return QdqWriter(graph, plan, arithmetic, widths).write(ranges)
 
 
 def _left_in_float(model: Model, reason: str) -> Model:

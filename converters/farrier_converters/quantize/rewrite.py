@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 
@@ -18,15 +20,27 @@ from .scales import Affine, Range
 __all__ = ["REASON_KEY", "QdqWriter", "set_reason"]
 
 
+@dataclass(frozen=True)
+class Widths:
+    """What the target's arithmetic does not state: bits of activations, and how weights are ranged."""
+
+    activation_bits: int = 8
+    weight_method: str = "auto"  # see `scales.weights`
+
+
 class QdqWriter:
     """Edits one graph; `write` may be called once."""
 
-    def __init__(self, graph: Graph, plan: Placement, arithmetic: Arithmetic) -> None:
+    def __init__(
+        self, graph: Graph, plan: Placement, arithmetic: Arithmetic, widths: Widths = Widths()
+    ) -> None:
         self.graph = graph
         self.plan = plan
         self.arithmetic = arithmetic
+        self.widths = widths
         self.parameters: dict[tuple[bytes, int], tuple[str, str]] = {}
         self.affines: dict[str, Affine] = {}
+        self.limits: list[str] | None = None  # the constants that few-bit integers are clipped at
         self.integers: dict[str, str] = {}  # dequantized tensor -> the integers that it is made of
 
     def write(self, ranges: dict[str, Range]) -> Model:
@@ -55,17 +69,29 @@ class QdqWriter:
         groups: dict[str, Range] = {}
         for name in self.plan.points:
             bounds = self.plan.bounds.get(name)
-            extent = Range(*bounds) if bounds else ranges[name]
+            extent = self._bounded(*bounds) if bounds else ranges[name]
             root = self.plan.root(name)
             groups[root] = groups[root].union(extent) if root in groups else extent
-        symmetric = self.arithmetic.symmetric_activations
-        self.affines = {root: scales.activation(r, symmetric=symmetric) for root, r in groups.items()}
+        self.affines = {root: self._affine(extent) for root, extent in groups.items()}
 
-    def _integers(self, unsigned: np.ndarray | int) -> np.ndarray:
+    def _bounded(self, low: float, high: float) -> Range:
+        """Bounds are stated for 256 levels; with fewer, the top one is a step below the true bound as well."""
+        levels = 2**self.widths.activation_bits
+        return Range(low, high * 256 / 255 * (levels - 1) / levels)
+
+    def _affine(self, extent: Range) -> Affine:
+        return scales.activation(
+            extent,
+            symmetric=self.arithmetic.symmetric_activations,
+            bits=self.widths.activation_bits,
+            power_of_two=self.arithmetic.power_of_two_scales,
+        )
+
+    def _integers(self, unsigned: np.ndarray | int, affine: Affine) -> np.ndarray:
         values = np.asarray(unsigned, np.int16)
         if self.arithmetic.activations == "u8":
             return values.astype(np.uint8)
-        return (values - scales.SIGNED_SHIFT).astype(np.int8)
+        return (values - affine.shift).astype(np.int8)
 
     def _parameters(self, affine: Affine) -> tuple[str, str]:
         key = (affine.scale.tobytes(), affine.zero_point)
@@ -73,15 +99,34 @@ class QdqWriter:
             number = len(self.parameters)
             self.parameters[key] = (
                 self.graph.add_constant(f"scale_{number}", np.asarray(affine.scale)),
-                self.graph.add_constant(f"zero_point_{number}", self._integers(affine.zero_point)),
+                self.graph.add_constant(f"zero_point_{number}", self._integers(affine.zero_point, affine)),
             )
         return self.parameters[key]
 
     def _pair(self, source: str, result: str) -> None:
         parameters = self._parameters(self.affine(result if result in self.plan.made else source))
-        integers = self.integers[result] = self.graph.fresh(f"{source}_quantized")
+        integers = self.graph.fresh(f"{source}_quantized")
         self.graph.add_node("QuantizeLinear", [source, *parameters], integers)
+        integers = self.integers[result] = self._saturate(integers)
         self.graph.add_node("DequantizeLinear", [integers, *parameters], result)
+
+    def _saturate(self, integers: str) -> str:
+        """Clip integers to fewer levels than their type has; an engine saturates at those of the type alone.
+
+        The clip stands behind the quantizer, so that the operator before is still one integer kernel.
+        """
+        bits = self.widths.activation_bits
+        if bits == 8:
+            return integers
+        if self.limits is None:
+            whole = Affine(np.float32(1), 0, bits)
+            self.limits = [
+                self.graph.add_constant(f"{name}_level", self._integers(value, whole))
+                for name, value in (("lowest", 0), ("highest", whole.levels))
+            ]
+        result = self.graph.fresh(f"{integers}_saturated")
+        self.graph.add_node("Clip", [integers, *self.limits], result)
+        return result
 
     def _wrap_read(self, name: str) -> None:
         """A float tensor: integer readers get it quantized, the others as it is."""
@@ -117,7 +162,7 @@ class QdqWriter:
         if id(node) not in self.plan.absorbed:
             return False
         affine = self.affine(name)
-        low, high = (-affine.zero_point * affine.scale, (scales.LEVELS - affine.zero_point) * affine.scale)
+        low, high = (-affine.zero_point * affine.scale, (affine.levels - affine.zero_point) * affine.scale)
         bounds = [self.graph.constant(n) if n else None for n in (*node.input[1:], "", "")][:2]
         if node.op_type == "Relu":
             bounds = [np.zeros(()), None]
@@ -137,8 +182,10 @@ class QdqWriter:
 
     def _quantize_constant(self, node: onnx.NodeProto, name: str) -> None:
         value = self._finite(name)
-        affine = scales.activation(Range(float(value.min(initial=0)), float(value.max(initial=0))))
-        stored = self.graph.add_constant(f"{name}_quantized", self._integers(scales.quantize(value, affine)))
+        affine = self._affine(Range(float(value.min(initial=0)), float(value.max(initial=0))))
+        stored = self.graph.add_constant(
+            f"{name}_quantized", self._integers(scales.quantize(value, affine), affine)
+        )
         self._dequantize(node, name, [stored, *self._parameters(affine)])
 
     def _quantize_weights(self, node: onnx.NodeProto) -> None:
@@ -155,6 +202,8 @@ class QdqWriter:
             bits=self.arithmetic.weight_bits,
             axis=axis,
             floor=floor if axis is not None else floor.max(),
+            method=self.widths.weight_method,
+            power_of_two=self.arithmetic.power_of_two_scales,
         )
         name = node.input[1]
         zero_point = self.graph.add_constant(f"{name}_zero_point", np.zeros(scale.shape, np.int8))

@@ -17,6 +17,7 @@ class Arithmetic:
     weight_bits: int = 8
     per_channel: bool = True
     symmetric_activations: bool = False
+    power_of_two_scales: bool = False  # of activations and weights: the accelerator requantizes by shifts
 
 
 @dataclass(frozen=True)
