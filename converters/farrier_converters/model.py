@@ -45,10 +45,15 @@ def from_proto(proto: onnx.ModelProto, name: str) -> Model:
 
 
 def load(path: Path, *, settings: ModelSettings = ModelSettings()) -> Model:
-    """Read and check an ONNX file; raises InputError with one sentence.
+    """Read and check an ONNX file, or import another framework's; raises InputError with one sentence.
 
-    External data is read only from inside the model's own folder. Functions of the model's own are inlined.
+    External data is read only from inside the model's own folder. Functions of the model's own are inlined. What an
+    import has to say about itself is left out: `importers.read` returns that too.
     """
+    from . import importers  # they make models themselves
+
+    if importers.foreign(path):
+        return importers.read(path, max_bytes=settings.max_bytes).model
     proto = _parse(path, settings)
     _read_external_data(proto, path, settings)
     _check_tensors(proto.graph, path, settings.max_depth)

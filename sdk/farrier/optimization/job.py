@@ -11,7 +11,7 @@ import numpy as np
 
 from farrier_contracts import targets
 from farrier_contracts.errors import InputError, UsageError
-from farrier_converters import data, metrics
+from farrier_converters import data, importers, metrics
 from farrier_converters import model as models
 from farrier_converters.measure import engines
 from farrier_converters.search import Budget, Candidate, plan
@@ -78,8 +78,9 @@ def prepare(
             f"the target {target.name!r} has no engine that runs ONNX models; choose another target"
         )
     candidates = recipe.read(recipe_path, target) if recipe_path else plan(target)
-    model = models.load(model_path)
+    model, told = _model(model_path)
     rows, warnings = _rows(model, data_path, calib_path, settings.data)
+    warnings = (*told, *warnings)
     labels = rows.evaluation.labels
     if metric is not None and metric.needs_labels and labels is None:
         where = f"{data_path} has none" if data_path else "give it with --data"
@@ -107,6 +108,14 @@ def prepare(
         settings=settings,
         search=recipe_path is None,
     )
+
+
+def _model(path: Path) -> tuple[models.Model, tuple[str, ...]]:
+    """Return the model, and for an imported one what is to be said about the import and its check."""
+    if not importers.foreign(path):
+        return models.load(path), ()
+    imported = importers.read(path, max_bytes=models.ModelSettings().max_bytes)
+    return imported.model, (*imported.notes, *imported.check())
 
 
 def _rows(
