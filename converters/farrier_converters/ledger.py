@@ -10,17 +10,17 @@ from farrier_contracts.targets import Target
 
 from .graph.edit import Graph, standard
 from .graph.types import TensorType, infer
+from .inner import inner_operators
 from .model import Model
-from .quantize import rules
-from .quantize.reasons import reason_of
+from .quantize import reasons, rules
 
 HALF = onnx.TensorProto.FLOAT16
 BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
-WHOLE = (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL)
+WHOLE = (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL, onnx.TensorProto.STRING)
 UNKNOWN = TensorType(onnx.TensorProto.UNDEFINED, None)
 NOT_QUANTIZED = "the graph was not quantized"
 # What carries values between precisions is not counted as an operator of the model.
-PLUMBING = ("QuantizeLinear", "DequantizeLinear")
+PLUMBING = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,31 @@ class LedgerEntry:
 
 
 def ledger(model: Model, target: Target) -> tuple[LedgerEntry, ...]:
-    """Return one entry per operator of the graph, in graph order; pairs of Q and DQ are not operators."""
+    """Return one entry per operator of the graph, in graph order; pairs of Q and DQ are not operators.
+
+    The operators of a branch or loop follow the one that holds them, named after it: `If_3/then_branch/Conv_1`.
+    """
     graph = Graph(model)
     types = infer(model.proto)
     quantized = any(standard(node, "QuantizeLinear") for node in graph.nodes)
     unit = "cpu" if target.arch != "any" else "none"
     entries: list[LedgerEntry] = []
     for node in graph.nodes:
-        if standard(node, *PLUMBING) or _makes_scales(graph, node):
+        if standard(node, *PLUMBING) or reasons.is_part(node) or _makes_scales(graph, node):
             continue
         precision = _precision(graph, node, types)
         reason = None
         if precision in ("fp32", "fp16"):
-            reason = reason_of(node)
+            reason = reasons.reason_of(node)
         if precision == "fp32" and reason is None:
             reason = rules.NO_KERNEL.format(op=node.op_type) if quantized else NOT_QUANTIZED
-        entries.append(
-            LedgerEntry(len(entries), node.name or node.output[0], node.op_type, unit, precision, reason)
-        )
+        name = node.name or node.output[0]
+        entries.append(LedgerEntry(len(entries), name, node.op_type, unit, precision, reason))
+        why = rules.INSIDE.format(name=name) if quantized else NOT_QUANTIZED
+        inner = inner_operators(node, {name: kind.dtype for name, kind in types.items()})
+        for path, operator, precision in inner:
+            reason = reasons.reason_of(operator) or why if precision in ("fp32", "fp16") else None
+            entries.append(LedgerEntry(len(entries), path, operator.op_type, unit, precision, reason))
     return tuple(entries)
 
 
@@ -68,7 +75,7 @@ def _makes_scales(graph: Graph, node: onnx.NodeProto) -> bool:
 
 
 def _precision(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType]) -> str:
-    if _is_integer(graph, node):
+    if node.op_type in rules.INTEGER_OPERATORS or _is_integer(graph, node):
         return "int8"
     inputs = {types[name].dtype for name in node.input if name in types}
     result = types.get(node.output[0], UNKNOWN).dtype
@@ -81,7 +88,7 @@ def _precision(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType])
 
 def _is_integer(graph: Graph, node: onnx.NodeProto) -> bool:
     """Say whether a node reads dequantized tensors and its result is quantized, or need not be."""
-    if reason_of(node) or not standard(node, *rules.LINEAR, *rules.CARRIERS, *rules.ARITHMETIC):
+    if reasons.reason_of(node) or not standard(node, *rules.LINEAR, *rules.CARRIERS, *rules.ARITHMETIC):
         return False
     operands = node.input if standard(node, *rules.LINEAR, *rules.VARIADIC) else node.input[:1]
     makers = [graph.producer.get(name) for name in operands if name]

@@ -60,3 +60,26 @@ def test_reasons_of_a_mixed_graph(shared_data, apply):
     assert all(e.reason is None for e in entries if e.precision in ("int8", "index"))
     softmax = next(e for e in entries if e.op == "Softmax")
     assert softmax.reason == "no integer kernel for Softmax"
+
+
+def test_operators_inside_branches_are_listed(shared_data, apply):
+    model = load(shared_data / "silero_vad/src/silero_vad/data/silero_vad_16k_op15.onnx")
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    feeds = {
+        "input": rng.standard_normal((1, 576)).astype(np.float32) / 20,
+        "state": np.zeros((2, 1, 128), np.float32),
+        "sr": np.array(16000, np.int64),
+    }
+    context = passes.Context(calibration=lambda: iter([feeds]))
+    entries = ledger(apply(model, "clean", "fuse", "int8", context=context), AVX2)
+    recurrent = [entry for entry in entries if entry.op == "LSTM"]
+    assert len(recurrent) == 2
+    for entry in recurrent:
+        assert "_branch/" in entry.name
+        assert entry.precision == "fp32"
+        assert "branch or a loop" in str(entry.reason)
+    assert [entry.index for entry in entries] == list(range(len(entries)))
+    assert all(entry.reason for entry in entries if entry.precision == "fp32")
+    assert {e.precision for e in entries if e.op in ("Shape", "Equal", "Size")} == {"index"}

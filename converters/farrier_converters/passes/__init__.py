@@ -23,6 +23,8 @@ PASSES: dict[str, str] = {
     "fuse": "farrier_converters.passes.fuse:FUSE",
     "fp16": "farrier_converters.passes.fp16:FP16",
     "int8": "farrier_converters.passes.int8:INT8",
+    "int8-dynamic": "farrier_converters.passes.int8_dynamic:INT8_DYNAMIC",
+    "int8-weights": "farrier_converters.passes.int8_weights:INT8_WEIGHTS",
     "shrink": "farrier_converters.passes.shrink:SHRINK",
 }
 

@@ -9,6 +9,7 @@ import onnx
 from . import rules
 
 REASON_KEY = "farrier.reason"  # in a node's metadata
+PART_KEY = "part"  # on a node that only serves another: it converts or scales
 SHORT_KEY = "why"  # the same, abbreviated: the number of a sentence, and what is filled in
 
 _SENTENCES = (
@@ -19,6 +20,15 @@ _SENTENCES = (
     rules.FLOAT_INPUT,
     rules.OPSET,
     rules.SLOWER,
+    rules.WEIGHT_ONLY,
+    rules.NO_WEIGHTS,
+    rules.NOT_DYNAMIC,
+    rules.NOT_CONSTANT,
+    rules.NOT_MATRIX,
+    rules.SMALL,
+    rules.SCALED,
+    rules.LSTM_KIND,
+    rules.INSIDE,
 )
 _FIELD = re.compile(r"{(\w+)}")
 
@@ -27,6 +37,18 @@ def set_reason(node: onnx.NodeProto, reason: str) -> None:
     """Note on a node why it stayed in float."""
     _forget(node)
     node.metadata_props.add(key=REASON_KEY, value=reason)
+
+
+def mark_part(node: onnx.NodeProto) -> onnx.NodeProto:
+    """Note that a node is no operator of the model but a part of how one is computed; returns the node."""
+    if not is_part(node):
+        node.metadata_props.add(key=PART_KEY, value="1")
+    return node
+
+
+def is_part(node: onnx.NodeProto) -> bool:
+    """Say whether a node is marked as a part of another."""
+    return any(field.key == PART_KEY for field in node.metadata_props)
 
 
 def reason_of(node: onnx.NodeProto) -> str | None:

@@ -38,4 +38,20 @@ STEM = "a stem of few channels, kept in float by an option"
 SLOWER = "integers would be slower here, by the cost table of this kind of processor"
 EXCLUDED = "excluded by an option"
 FLOAT_INPUT = "its input {name} is computed in float"
+INSIDE = "inside {name}: what a branch or a loop computes is not seen by calibration"
+# Operators that compute in integers by themselves, in the standard and in ONNX Runtime's own domain.
+INTEGER_OPERATORS = (
+    "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd", "QLinearMul",
+    "QLinearConcat", "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearSigmoid",
+    "QLinearSoftmax", "QLinearReduceMean", "QLinearWhere", "QAttention", "DynamicQuantizeLSTM",
+    "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QEmbedLayerNormalization",
+)  # fmt: skip
+WEIGHT_ONLY = "its weights are int8, its arithmetic float: weight-only"
+NO_WEIGHTS = "weight-only, and it has no weights"
+NOT_DYNAMIC = "dynamic quantization is for MatMul, Gemm and LSTM, not for {op}"
+NOT_CONSTANT = "its weights are not constant"
+NOT_MATRIX = "its weights are no matrix"
+SMALL = "its weights are so few that float is as fast"
+SCALED = "it scales or transposes its operands"
+LSTM_KIND = "an LSTM with peepholes or batch-first layout has no integer kernel"
 OPSET = "the graph's operator set {version} knows no per-channel quantization, and raising it failed: {why}"

@@ -1,0 +1,1 @@
+"""Quantization without calibration data: weights alone, or activations with ranges found while the model runs."""
