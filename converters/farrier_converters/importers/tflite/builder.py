@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from . import layout
 from .layout import BatchError, Order, Shape
 
+LARGEST = (1 << 31) - 1  # as a value it stands for "no limit"
 MAX_ELEMENTS = 1 << 31  # of any tensor, per row of the batch
 
 
@@ -53,6 +54,7 @@ class Builder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.notes: list[str] = []
+        self.reserved: set[str] = set()
         self._names: set[str] = set()
         self._constants: dict[tuple[str, Shape, bytes], str] = {}
 
@@ -63,6 +65,21 @@ class Builder:
             candidate, number = f"{name}_{number}", number + 1
         self._names.add(candidate)
         return candidate
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Keep names for the outputs, as far as they are free."""
+        self.reserved = set(names) - self._names
+        self._names |= self.reserved
+
+    def made(self) -> set[str]:
+        """Return the names that nodes make."""
+        return {name for node in self.nodes for name in node.output}
+
+    def rename(self, names: dict[str, str]) -> None:
+        """Give tensors that nodes make other names, everywhere."""
+        for node in self.nodes:
+            for held in (node.input, node.output):
+                held[:] = [names.get(name, name) for name in held]
 
     def constant(self, name: str, value: np.ndarray | np.generic) -> str:
         """Store an initializer; equal ones are stored once."""
@@ -130,8 +147,8 @@ class Builder:
         """Append a fused activation ("": none)."""
         if not kind:
             return name
-        if kind in ("RELU", "TANH"):
-            return self.node({"RELU": "Relu", "TANH": "Tanh"}[kind], [name], result)
+        if kind == "RELU":
+            return self.node("Relu", [name], result)
         low, high = {"RELU6": (0, 6), "RELU_N1_TO_1": (-1, 1), "RELU_0_TO_1": (0, 1)}[kind]
         limits = [self.constant("limit", np.float32(limit)) for limit in (low, high)]
         return self.node("Clip", [name, *limits], result)

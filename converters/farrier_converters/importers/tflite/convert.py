@@ -43,7 +43,10 @@ def convert(file: TfliteFile, path: Path) -> tuple[Model, tuple[str, ...]]:
             reason = "its rows influence each other"
         except BatchError as error:
             reason = str(error)
-    model, notes = _attempt(file, path, rows=None)
+    try:
+        model, notes = _attempt(file, path, rows=None)
+    except BatchError as error:  # sizes that no tensor has
+        raise InputError(f"{path} is damaged: {error}") from None
     return model, (*notes, *([f"the batch stays fixed: {reason}"] if reason else []))
 
 
@@ -91,8 +94,10 @@ def _attempt(file: TfliteFile, path: Path, *, rows: int | None) -> tuple[Model, 
     for op in file.operators:
         try:
             _lower(b, file, op, values, fixed)
-        except BatchError:
-            raise
+        except BatchError as error:
+            if rows is not None:
+                raise
+            raise InputError(f"{path}: operator {op.index} ({op.name}) is damaged: {error}") from None
         except UnsupportedError as error:
             raise InputError(f"{path}: operator {op.index} ({op.name}) cannot be imported: {error}") from None
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -133,6 +138,7 @@ def _values(b: Builder, file: TfliteFile, path: Path, rows: int | None) -> list[
         except ValueError as error:
             raise InputError(f"{path}: the input {tensor.name!r} is damaged: {error}") from None
         b.put(value, b.fresh(value.name), None, shape)
+    b.reserve(values[index].name for index in file.outputs)
     return values
 
 
@@ -171,7 +177,12 @@ def _dequantized(value: np.ndarray, tensor: Tensor) -> np.ndarray:
 
 
 def _finish(b: Builder, file: TfliteFile, values: list[Value], path: Path) -> Model:
-    outputs = [_output(b, values[index]) for index in file.outputs]
+    try:
+        outputs = _outputs(b, [values[index] for index in file.outputs])
+    except BatchError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}") from None
     nodes = _live(b.nodes, {name for name, _ in outputs})
     used = {name for node in nodes for name in node.input}
     free = any(layout.free(values[i].shape[0]) for i in file.inputs if values[i].shape)
@@ -195,14 +206,19 @@ def _finish(b: Builder, file: TfliteFile, values: list[Value], path: Path) -> Mo
     return from_proto(proto, path.stem)
 
 
-def _output(b: Builder, value: Value) -> tuple[str, Value]:
-    """Give an output the file's own name and shape."""
-    name = b.get(value)
-    made = {output for node in b.nodes for output in node.output}
-    if name == value.name and name in made:
-        return name, value
-    result = b.node("Identity", [name], value.name if value.name not in made else f"{value.name}/output")
-    return result, value
+def _outputs(b: Builder, values: list[Value]) -> list[tuple[str, Value]]:
+    """Give each output the file's own order of axes and name, which was kept free for it."""
+    renames: dict[str, str] = {}
+    results: list[tuple[str, Value]] = []
+    for value in values:
+        held = b.get(value)
+        if held in renames or held not in b.made():
+            held = b.node("Identity", [held], f"{value.name}/copy")
+        taken = value.name not in b.reserved or value.name in renames.values()
+        renames[held] = b.fresh(f"{value.name}/output") if taken else value.name
+        results.append((renames[held], value))
+    b.rename(renames)
+    return results
 
 
 def _live(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:

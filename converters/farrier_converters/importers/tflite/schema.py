@@ -49,7 +49,8 @@ DTYPES = {
 }
 TYPES = dict(DTYPES) | {5: "string", 8: "complex64", 17: "int4", 18: "bfloat16", 19: "int2", 20: "uint4"}
 
-ACTIVATIONS = {0: "", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6", 4: "TANH"}
+ACTIVATIONS = {0: "", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6"}
+TANH = 4  # of recurrent layers only
 SAME = 0
 
 Fields = dict[str, tuple[int, Scalar, float]]  # name -> slot, how it is stored, default

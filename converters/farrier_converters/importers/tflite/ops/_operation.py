@@ -55,10 +55,10 @@ class Operation:
 
     @property
     def activation(self) -> str:
-        """The fused activation, or ""."""
+        """The fused activation, or ""; TFLite's own kernels leave out any other."""
         number = int(self.options.get("activation", 0))
         if number not in schema.ACTIVATIONS:
-            raise UnsupportedError(f"its fused activation {number} is unknown")
+            raise UnsupportedError(f"its fused activation number {number} is not one that TFLite computes")
         return schema.ACTIVATIONS[number]
 
     def axis(self, axis: int, rank: int) -> int:

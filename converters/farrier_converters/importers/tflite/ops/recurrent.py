@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import layout
+from .. import layout, schema
 from ..builder import Builder, Value
 from ._operation import Handler, Operation, UnsupportedError
 
@@ -21,7 +21,7 @@ def _lstm(b: Builder, op: Operation) -> None:
     x, o = op.input(0), op.options
     if op.optional(PROJECTION) is not None or any(op.optional(i) is not None for i in NORMS):
         raise UnsupportedError("it has a projection or layer norms inside")
-    if op.optional(INPUT_WEIGHTS) is None or o["diagonal"] or op.activation != "TANH":
+    if op.optional(INPUT_WEIGHTS) is None or o["diagonal"] or o["activation"] != schema.TANH:
         raise UnsupportedError("it couples its gates, or its activation is not tanh")
     if any(v is not None and v.constant is not None and v.constant.any() for v in map(op.optional, STATES)):
         raise UnsupportedError("it starts from a state that is not zero")
