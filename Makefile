@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_OPTIONS ?= --quiet --disable-pip-version-check
 MANIFESTS := pyproject.toml device_agent/pyproject.toml
 
-.PHONY: demo test check format test-agent-py39 pictures clean
+.PHONY: demo test check format test-agent-py39 nncf pictures clean
 .DELETE_ON_ERROR:
 
 demo: .venv-demo/ready
@@ -45,9 +45,18 @@ test-agent-py39: .venv-py39/ready
 	.venv-py39/bin/pip install $(PIP_OPTIONS) --prefer-binary -e './device_agent[onnx,litert]' --group device_agent/pyproject.toml:test
 	touch $@
 
+# A peer that benchmarks/int8_accuracy.py compares with; its requirements would hold ours back.
+nncf: .venv-nncf/ready
+
+.venv-nncf/ready:
+	$(PYTHON) -m venv --clear .venv-nncf
+	.venv-nncf/bin/pip install $(PIP_OPTIONS) --upgrade 'pip>=25.1'
+	.venv-nncf/bin/pip install $(PIP_OPTIONS) nncf onnx onnxruntime
+	touch $@
+
 # The pictures of README.md, made by the test that looks at them.
 pictures: .venv/ready
 	FARRIER_PICTURES=docs/images .venv/bin/python -m pytest tests/e2e/test_pictures.py
 
 clean:
-	rm -rf .venv .venv-demo .venv-py39 build dist
+	rm -rf .venv .venv-demo .venv-py39 .venv-nncf build dist

@@ -1,0 +1,152 @@
+"""What INT8 costs in accuracy on real networks, against ONNX Runtime's own quantizer and NNCF.
+
+    make nncf                                  # NNCF in an environment of its own; without it, it is left out
+    python benchmarks/int8_accuracy.py [--shared-data ../shared/data] [--only resnet20,digits] [--figure FIGURE]
+
+Every net of the zoo is quantized from the same calibration rows, by Farrier as `farrier optimize` does it, by ONNX
+Runtime (pre-processing, QDQ, per channel, u8s8; MinMax, which is its default, and the best of Entropy and
+Percentile besides) and by NNCF with its defaults, and plays the same evaluation rows in the same engine. Drop is
+the float score less the INT8 score, in points; `noise` is two standard errors of the difference between our drop
+and ONNX Runtime's, from the answers in which the two differ. Latencies are taken in turns, batch 1, one thread.
+Peers' files, trained nets and scores are kept in a cache folder; `--fresh` plays again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from contest import FLOAT, OURS, Contestant, play
+from figure import emit
+from peers import PEERS
+from zoo import NETS, Net, Store, load
+from zoo.store import DEFAULT
+
+from farrier_converters.measure import LatencySettings
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = LatencySettings(rounds=9, most_rounds=18)
+BUDGET = 1.0  # points: what `farrier optimize` allows where nothing else is said
+HEADLINE = ("ort", "nncf")  # whose drop ours may never exceed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One net's figures; `delivered` is the fastest of Farrier's INT8 ways that is within the budget."""
+
+    net: Net
+    by_name: dict[str, Contestant]
+
+    def drop(self, name: str) -> float | None:
+        base, found = self.by_name[FLOAT].score, self.by_name.get(name)
+        return None if base is None or found is None or found.score is None else base - found.score
+
+    def best_ort(self) -> float | None:
+        drops = [self.drop(n) for n in self.by_name if n.startswith("ort")]
+        return min((d for d in drops if d is not None), default=None)
+
+    def delivered(self) -> Contestant | None:
+        ours = [
+            c
+            for n, c in self.by_name.items()
+            if n != FLOAT and n not in PEERS and c.p50_ms is not None and (self.drop(n) or 0.0) <= BUDGET
+        ]
+        return min(ours, key=lambda c: c.p50_ms or 0.0, default=None)
+
+    def excess(self, peer: str) -> tuple[float, float] | None:
+        """Return how much larger our drop is than a peer's, a gain being no drop, and two standard errors of it."""
+        ours, theirs = self.drop(OURS), self.drop(peer)
+        if ours is None or theirs is None:
+            return None
+        a, b = (self.by_name[n].credits for n in (OURS, peer))
+        noise = 0.0
+        if a is not None and b is not None and a.size > 1:
+            noise = 200.0 * float((a != b).sum()) ** 0.5 / a.size
+        return max(ours, 0.0) - max(theirs, 0.0), noise
+
+
+def line(row: Row) -> str:
+    """Return a row of the printed table."""
+    cells = [f"{row.net.name:17}{row.by_name[FLOAT].score:8.2f}"]
+    for drop in (row.drop(OURS), row.drop("ort"), row.best_ort(), row.drop("nncf")):
+        cells.append(f"{drop:8.2f}" if drop is not None else f"{'-':>8}")
+    excess = row.excess("ort")
+    cells.append(f"{excess[1]:7.2f}" if excess else f"{'-':>7}")
+    times = [row.by_name.get(FLOAT), row.delivered(), row.by_name.get("ort"), row.by_name.get("nncf")]
+    cells += [f"{c.p50_ms:9.3f}" if c is not None and c.p50_ms else f"{'-':>9}" for c in times]
+    name = delivered.name if (delivered := row.delivered()) else "-"
+    return "".join(cells) + f"  {name:12} {row.net.rows} answers, {row.net.metric}; {row.net.note}"
+
+
+HEAD = (
+    f"{'net':17}{'float':>8}{'ours':>8}{'ORT':>8}{'best ORT':>9}{'NNCF':>7}{'noise':>7}"
+    f"{'float ms':>9}{'ours':>9}{'ORT':>9}{'NNCF':>9}  fastest of ours"
+)
+
+
+def figures(rows: list[Row]) -> dict[str, tuple[float, float, bool]]:
+    """Return each figure with its goal and whether it is an upper bound."""
+    drops = [d for row in rows if (d := row.drop(OURS)) is not None]
+    found = {
+        "int8_median_drop": (statistics.median(drops), 0.15, True),
+        "int8_worst_drop": (max(drops), 0.5, True),
+    }
+    for peer in HEADLINE:
+        excess = [e for row in rows if (e := row.excess(peer)) is not None]
+        speeds = [
+            their.p50_ms / our.p50_ms
+            for row in rows
+            if (our := row.delivered()) and our.p50_ms and (their := row.by_name.get(peer)) and their.p50_ms
+        ]
+        if excess:
+            found[f"int8_worst_excess_over_{peer}"] = (max(e for e, _ in excess), 0.0, True)
+            beyond = max(e - noise for e, noise in excess)
+            found[f"int8_worst_excess_over_{peer}_beyond_noise"] = (beyond, 0.0, True)
+        if speeds:
+            found[f"int8_slowest_against_{peer}"] = (min(speeds), 1.0, False)
+    return found
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--shared-data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--cache", type=Path, default=DEFAULT)
+    parser.add_argument("--only", default=",".join(NETS), help="nets, separated by commas")
+    parser.add_argument("--peers", default=",".join(PEERS), help="peers, separated by commas")
+    parser.add_argument("--figure", default="int8_worst_drop", help="the one that the last line gives")
+    parser.add_argument("--fresh", action="store_true", help="play again what was scored before")
+    parser.add_argument("--no-latency", action="store_true")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    store = Store(options.shared_data, options.cache)
+    peers = [name for name in options.peers.split(",") if name]
+    rows = []
+    print(HEAD)
+    for name in options.only.split(","):
+        began = time.monotonic()
+        try:
+            net = load(name, store)
+        except (FileNotFoundError, ImportError) as error:
+            print(f"{name:16} left out: {error}")
+            continue
+        latency = None if options.no_latency else QUICK
+        found = play(net, store, peers, fresh=options.fresh, latency=latency)
+        rows.append(Row(net, {c.name: c for c in found}))
+        print(line(rows[-1]), f"({time.monotonic() - began:.0f} s)", flush=True)
+        for contestant in found:
+            if contestant.failure:
+                print(f"{'':16} {contestant.failure}")
+    results = figures(rows)
+    for name in sorted(results, key=lambda n: n == options.figure):
+        value, goal, at_most = results[name]
+        emit(name, value, goal=goal, unit="x" if "slowest" in name else "points", at_most=at_most)
+
+
+if __name__ == "__main__":
+    main()
