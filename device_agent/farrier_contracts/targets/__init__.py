@@ -6,12 +6,25 @@ import platform
 from pathlib import Path
 
 from ..errors import UsageError
+from .arithmetics import ARITHMETICS
 from .arm import ARM64, RASPBERRY_PI_4, RASPBERRY_PI_5
-from .model import Arithmetic, Target, Toolchain
+from .model import EXACT, FIXED_POINT, HALF_EVEN, PAIRS, Arithmetic, Target, Toolchain
 from .null import NULL
 from .x86 import AVX2, VNNI
 
-__all__ = ["TARGETS", "Arithmetic", "Target", "Toolchain", "get", "host"]
+__all__ = [
+    "ARITHMETICS",
+    "EXACT",
+    "FIXED_POINT",
+    "HALF_EVEN",
+    "PAIRS",
+    "TARGETS",
+    "Arithmetic",
+    "Target",
+    "Toolchain",
+    "get",
+    "host",
+]
 
 TARGETS: dict[str, Target] = {
     target.name: target

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .model import Arithmetic, Target, Toolchain
+from .arithmetics import ARM
+from .model import Target, Toolchain
 
 _MLAS = "microsoft/onnxruntime core/mlas/lib/platform.cpp: kernels chosen at load"
 _PI = "raspberrypi/documentation: bcm2711.adoc, bcm2712.adoc"
-_CPU = (Toolchain("onnx", "onnx", "onnxruntime", ("fp32", "fp16", "int8"), Arithmetic("s8")),)
+_CPU = (Toolchain("onnx", "onnx", "onnxruntime", ("fp32", "fp16", "int8"), ARM),)
 
 ARM64 = Target(
     name="arm64",

@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+EXACT = "exact32"  # every product is summed in 32 bits
+PAIRS = "pairs16"  # products of u8 and s8 are summed two by two in 16 bits, saturating (x86 `vpmaddubsw`)
+HALF_EVEN = "float32-half-even"  # the sum times a float32 factor, rounded half to even: ONNX Runtime, XNNPACK
+FIXED_POINT = "fixed-point"  # a 31-bit multiplier, rounded twice, half away from zero: TFLite's own kernels
+
+
 @dataclass(frozen=True)
 class Arithmetic:
     """The integer arithmetic of one engine on one processor.
 
-    `activations` is "u8" or "s8"; weights are always signed. `weight_bits` is 7 where products of unsigned
-    activations and signed weights are summed in pairs in 16 bits and would saturate (x86 `vpmaddubsw`).
+    `activations` is "u8" or "s8"; weights are always signed. `weight_bits` is what a model made for this arithmetic
+    gets: 7 where two products of unsigned activations and signed weights would saturate (`accumulator` PAIRS).
+    `rounding` is how a sum becomes the next 8-bit integer. `sources` says where that is written.
     """
 
     activations: str
@@ -18,6 +25,11 @@ class Arithmetic:
     per_channel: bool = True
     symmetric_activations: bool = False
     power_of_two_scales: bool = False  # of activations and weights: the accelerator requantizes by shifts
+    accumulator: str = EXACT
+    rounding: str = HALF_EVEN
+    name: str = ""
+    description: str = ""
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .model import Arithmetic, Target, Toolchain
+from .arithmetics import X86_AVX2, X86_VNNI
+from .model import Target, Toolchain
 
 _MLAS = "microsoft/onnxruntime core/mlas/lib/platform.cpp: kernels chosen at load"
 _QUANTIZE = 'ONNX Runtime documentation, "Quantize ONNX Models": U8S8, reduce_range'
@@ -13,7 +14,7 @@ AVX2 = Target(
     description="x86-64 with AVX2 or AVX-512 but without VNNI: u8 x s8 products saturate in 16 bits",
     arch="x86_64",
     cpu_features=("avx2",),
-    toolchains=(Toolchain("onnx", "onnx", "onnxruntime", _PRECISIONS, Arithmetic("u8", weight_bits=7)),),
+    toolchains=(Toolchain("onnx", "onnx", "onnxruntime", _PRECISIONS, X86_AVX2),),
     sources=(_MLAS, _QUANTIZE),
 )
 
@@ -22,6 +23,6 @@ VNNI = Target(
     description="x86-64 with AVX-VNNI or AVX512-VNNI: u8 x s8 products are summed in 32 bits",
     arch="x86_64",
     cpu_features=("avx2", "vnni"),
-    toolchains=(Toolchain("onnx", "onnx", "onnxruntime", _PRECISIONS, Arithmetic("u8")),),
+    toolchains=(Toolchain("onnx", "onnx", "onnxruntime", _PRECISIONS, X86_VNNI),),
     sources=(_MLAS, _QUANTIZE),
 )

@@ -1,0 +1,8 @@
+"""A target's integer arithmetic on the host: what a quantized graph will answer on another processor."""
+
+from __future__ import annotations
+
+from .emulator import Emulator
+from .saturation import Saturation
+
+__all__ = ["Emulator", "Saturation"]

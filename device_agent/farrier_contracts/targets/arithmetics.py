@@ -1,0 +1,51 @@
+"""The integer arithmetics that engines have, by name: what a target points to and the host emulates."""
+
+from __future__ import annotations
+
+from .model import FIXED_POINT, PAIRS, Arithmetic
+
+_PLATFORM = "microsoft/onnxruntime core/mlas/lib/platform.cpp: kernels chosen at load"
+_QUANTIZE = 'ONNX Runtime documentation, "Quantize ONNX Models": U8S8, reduce_range'
+_SPEC = "tensorflow/tensorflow lite/g3doc/performance/quantization_spec.md"
+
+X86_VNNI = Arithmetic(
+    "u8",
+    name="x86-vnni",
+    description="ONNX Runtime on x86-64 with VNNI",
+    sources=(_PLATFORM, "Intel SDM, VPDPBUSD: four products summed in 32 bits"),
+)
+X86_AVX2 = Arithmetic(
+    "u8",
+    weight_bits=7,
+    accumulator=PAIRS,
+    name="x86-avx2",
+    description="ONNX Runtime on x86-64 without VNNI",
+    sources=(_PLATFORM, _QUANTIZE, "Intel SDM, VPMADDUBSW: two products summed in 16 bits, saturating"),
+)
+ARM = Arithmetic(
+    "s8",
+    name="arm",
+    description="ONNX Runtime or XNNPACK on ARM",
+    sources=(_PLATFORM, "Arm ARM, SMULL and SADALP, SDOT: two or four products summed in 32 bits"),
+)
+TFLITE_REFERENCE = Arithmetic(
+    "s8",
+    rounding=FIXED_POINT,
+    name="tflite-reference",
+    description="TFLite's own kernels, TFLite Micro",
+    sources=(_SPEC, "B. Jacob et al., arXiv:1712.05877, section 2.2; gemmlowp doc/quantization.md"),
+)
+NPU_PER_TENSOR = Arithmetic(
+    "s8",
+    per_channel=False,
+    symmetric_activations=True,
+    rounding=FIXED_POINT,
+    name="npu-per-tensor",
+    description="accelerators with one symmetric scale per tensor",
+    sources=("NVIDIA TensorRT, Working with DLA: symmetric per-tensor INT8 only", _SPEC),
+)
+
+ARITHMETICS: dict[str, Arithmetic] = {
+    arithmetic.name: arithmetic
+    for arithmetic in (X86_VNNI, X86_AVX2, ARM, TFLITE_REFERENCE, NPU_PER_TENSOR)
+}
