@@ -14,7 +14,7 @@ from .values import Quantized
 
 
 def add(inputs: tuple[Quantized, ...], params: Params, rule: str) -> np.ndarray:
-    """Return a + b. ONNX Runtime: QLinearAdd, whose zero points are one float32 constant; TFLite: ADD, `AddElementwise`."""
+    """Return a + b. ONNX Runtime: QLinearAdd, fused multiply-adds; TFLite: ADD, `AddElementwise`."""
     a, b = inputs
     wanted, zero = params.scale.reshape(()), params.zero_point.reshape(())
     if rule == FIXED_POINT:

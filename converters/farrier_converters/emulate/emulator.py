@@ -40,6 +40,12 @@ class Emulator:
         self._constants = {n: self._graph.constant(n) for n in self._graph.initializers}
         self._needs = [sorted(reads(node)) for node in self._nodes]
         self._quantized = self._behind_quantizers()
+        # ONNX Runtime gives a MatMul of two activations u8 on both sides, whose kernel saturates nowhere
+        self._made = {
+            n.output[0]
+            for n in self._nodes
+            if standard(n, "DequantizeLinear") and n.input[0] not in self._constants
+        }
         self._runners: dict[int, NodeRunner] = {}
         self._convs: dict[int, FloatConv] = {}
 
@@ -68,10 +74,14 @@ class Emulator:
         for node in reversed(self._nodes):
             for name in node.output:
                 using = readers.get(name, [])
-                if using and name not in self._graph.outputs and all(
-                    standard(r, "QuantizeLinear")
-                    or (standard(r, "Relu", "Clip") and r.input[0] == name and r.output[0] in found)
-                    for r in using
+                if (
+                    using
+                    and name not in self._graph.outputs
+                    and all(
+                        standard(r, "QuantizeLinear")
+                        or (standard(r, "Relu", "Clip") and r.input[0] == name and r.output[0] in found)
+                        for r in using
+                    )
                 ):
                     found.add(name)
         return found
@@ -101,7 +111,9 @@ class Emulator:
         except KeyError as missing:
             raise InputError(f"the model needs an input {missing}") from None
 
-    def _params(self, node: onnx.NodeProto, values: Mapping[str, Any], dtype: np.dtype | None) -> Params | None:
+    def _params(
+        self, node: onnx.NodeProto, values: Mapping[str, Any], dtype: np.dtype | None
+    ) -> Params | None:
         scale = _real(values[node.input[1]])
         zero = values[node.input[2]] if len(node.input) > 2 and node.input[2] else None
         kind = zero.dtype if zero is not None else dtype
@@ -196,21 +208,13 @@ class Emulator:
         right = weights.centred().T if turned[0] else weights.centred()
         left = given.centred().T if turned[1] else given.centred()
         sums = linear.exact_sums(left, right, np.matmul, reduced=(-2,))
-        if not self._pairs(weights) or weights.integers.ndim != 2 or node.input[1] in self._made():
+        if not self._pairs(weights) or weights.integers.ndim != 2 or node.input[1] in self._made:
             return sums
         unsigned, _ = _unsigned(given)
         integers = weights.integers.T if turned[0] else weights.integers
         sums, found = linear.matmul_excess(unsigned.T if turned[1] else unsigned, integers, sums=sums)
         self._count(node, found)
         return sums
-
-    def _made(self) -> set[str]:
-        """Return dequantized tensors that are no weights: ONNX Runtime makes both operands of such a MatMul u8."""
-        return {
-            node.output[0]
-            for node in self._nodes
-            if standard(node, "DequantizeLinear") and node.input[0] not in self._constants
-        }
 
     def _pairs(self, weights: Quantized) -> bool:
         return self.arithmetic.accumulator == PAIRS and weights.integers.dtype == np.int8
@@ -221,9 +225,7 @@ class Emulator:
 
 
 def _per_tensor(value: Any) -> bool:
-    return (
-        isinstance(value, Quantized) and value.params.scale.size == 1 and value.integers.dtype in BYTES
-    )
+    return isinstance(value, Quantized) and value.params.scale.size == 1 and value.integers.dtype in BYTES
 
 
 def _unsigned(value: Quantized) -> tuple[np.ndarray, int]:

@@ -17,7 +17,9 @@ DIGIT = 16  # numbers too large for that are split into digits of this base
 Multiply = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def exact_sums(values: np.ndarray, weights: np.ndarray, multiply: Multiply, *, reduced: tuple[int, ...]) -> np.ndarray:
+def exact_sums(
+    values: np.ndarray, weights: np.ndarray, multiply: Multiply, *, reduced: tuple[int, ...]
+) -> np.ndarray:
     """Return multiply(values, weights) without rounding: float32 where that is exact, int64 otherwise.
 
     `multiply` is a bilinear float32 kernel; `reduced` are the axes of the weights that it sums over (an order of
@@ -112,7 +114,9 @@ def conv_excess(
     return lost, Saturation(total, count)
 
 
-def matmul_excess(values: np.ndarray, weights: np.ndarray, *, sums: np.ndarray) -> tuple[np.ndarray, Saturation]:
+def matmul_excess(
+    values: np.ndarray, weights: np.ndarray, *, sums: np.ndarray
+) -> tuple[np.ndarray, Saturation]:
     """Take from exact sums [..., outputs] of u8 [..., k] by int8 [k, outputs] what 16-bit pairs lose, and count."""
     flat = weights.T
     total = sums.size * (-(-flat.shape[1] // 2))

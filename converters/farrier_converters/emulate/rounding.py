@@ -41,24 +41,28 @@ def along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
     return values.reshape(shape)
 
 
-def scaled(sums: np.ndarray, factor: np.ndarray, rounding: str) -> np.ndarray:
-    """Return round(sums * factor), not yet clipped: float32, or int64 in fixed point.
+def scaled(sums: np.ndarray, factor: np.ndarray, rounding: str, *, once: bool = False) -> np.ndarray:
+    """Return round(sums * factor), not yet clipped: float32, or int64 in fixed point (`once`: see there).
 
     `sums` holds integers in any dtype; `factor` is float64, or float32 as the engine computed it.
     """
     if rounding == FIXED_POINT:
-        return fixed_point(sums, factor)
+        return fixed_point(sums, factor, once=once)
     product = sums.astype(np.float32) * factor.astype(np.float32)
     return np.rint(product, out=product)
 
 
-def fixed_point(sums: np.ndarray, factor: np.ndarray) -> np.ndarray:
+def fixed_point(sums: np.ndarray, factor: np.ndarray, *, once: bool = False) -> np.ndarray:
     """Multiply integers by a real factor as TFLite's kernels do: int64, rounded twice, ties away from zero.
 
-    TFLite, `MultiplyByQuantizedMultiplier` without TFLITE_SINGLE_ROUNDING: the factor is a 31-bit integer and a
-    power of two; the doubled high half of the product is rounded, and its shift to the right once more.
+    TFLite, `MultiplyByQuantizedMultiplier`: the factor is a 31-bit integer and a power of two; the doubled high half
+    of the product is rounded, and its shift to the right once more. `once` is the form that rounds the whole
+    product once, ties up: LiteRT 2.3 has it in FULLY_CONNECTED alone.
     """
     multiplier, exponent = quantized_multiplier(factor)
+    if once:
+        shift = BITS - exponent
+        return (sums.astype(np.int64) * multiplier + (np.int64(1) << (shift - 1))) >> shift
     left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
     product = (sums.astype(np.int64) << left) * multiplier
     nudged = product + np.where(product >= 0, 1 << (BITS - 1), 1 - (1 << (BITS - 1)))
@@ -79,7 +83,9 @@ def quantized_multiplier(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(tiny, 0, multiplier), np.where(tiny, 0, exponent)
 
 
-def clipped(values: np.ndarray, params: Params, low: int | None = None, high: int | None = None) -> np.ndarray:
+def clipped(
+    values: np.ndarray, params: Params, low: int | None = None, high: int | None = None
+) -> np.ndarray:
     """Add the zero point and return integers of the tensor's dtype, within its limits and the given ones."""
     least, most = params.limits
     values = values + params.zero_point.reshape(()).astype(values.dtype)

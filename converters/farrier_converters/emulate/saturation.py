@@ -50,9 +50,9 @@ def excess(
         outputs = np.flatnonzero(where[:, pair])
         left = plane(2 * pair)
         right = plane(2 * pair + 1) if 2 * pair + 1 < weights.shape[1] else np.zeros_like(left)
-        reach = np.abs(first[outputs, pair]) * int(left.max(initial=0)) + np.abs(
-            second[outputs, pair]
-        ) * int(right.max(initial=0))
+        reach = np.abs(first[outputs, pair]) * int(left.max(initial=0)) + np.abs(second[outputs, pair]) * int(
+            right.max(initial=0)
+        )
         outputs = outputs[reach > MOST]
         if not outputs.size:
             continue

@@ -1,4 +1,4 @@
-"""What flows through an emulated graph besides float arrays: integers with their scales, and results not yet rounded."""
+"""What flows through an emulated graph besides float arrays: integers with scales, and results not yet rounded."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Clamped:
 
     def within(self, low: float, high: float) -> Clamped:
         """Return the bounds that clip at both."""
-        return Clamped(max(self.low, low), max(max(self.low, low), min(self.high, high)))
+        return Clamped(max(self.low, low), max(self.low, low, min(self.high, high)))
 
     def integers(self, params: Params) -> tuple[int | None, int | None]:
         """Return the bounds in a scale; None where there is none."""
@@ -92,15 +92,19 @@ class Sum:
         return replace(self, bounds=self.bounds.within(low, high))
 
     def quantize(self, params: Params, rule: str) -> np.ndarray:
-        """Scale and round: the factor is input scale * weight scale / output scale, in the engine's precision."""
-        kind = np.float64 if rule == FIXED_POINT else np.float32
-        given, weights, wanted = (
-            s.astype(kind) for s in (self.input_scale.reshape(()), self.weight_scale, params.scale.reshape(()))
-        )
-        factor = self._spread(given * weights / wanted)
-        return rounding.clipped(
-            rounding.scaled(self.sums, factor, rule), params, *self.bounds.integers(params)
-        )
+        """Scale and round by input scale * weight scale / output scale, computed as the engine does."""
+        factor = self._spread(self._factor(params.scale.reshape(()), fixed=rule == FIXED_POINT))
+        scaled = rounding.scaled(self.sums, factor, rule, once=self.axis == -1)
+        return rounding.clipped(scaled, params, *self.bounds.integers(params))
+
+    def _factor(self, wanted: np.ndarray, *, fixed: bool) -> np.ndarray:
+        """TFLite computes in double, but multiplies the two scales of a FULLY_CONNECTED in float32 before."""
+        given = self.input_scale.reshape(())
+        if not fixed or (self.axis == -1 and self.weight_scale.size == 1):
+            product = given * self.weight_scale
+        else:
+            product = given.astype(np.float64) * self.weight_scale
+        return product.astype(np.float64 if fixed else np.float32) / wanted
 
     def _spread(self, scale: np.ndarray) -> np.ndarray:
         return scale.reshape(()) if scale.size == 1 else rounding.along(scale, self.axis, self.sums.ndim)
@@ -111,7 +115,9 @@ class Combined:
     """An Add, Mul or global average over integers, computed when the scale of its result is known."""
 
     inputs: tuple[Quantized, ...]
-    compute: Callable[[tuple[Quantized, ...], Params, str], np.ndarray]  # not yet clipped, zero point not added
+    compute: Callable[
+        [tuple[Quantized, ...], Params, str], np.ndarray
+    ]  # not yet clipped, zero point not added
     compute_real: Callable[[], np.ndarray]
     bounds: Clamped = field(default_factory=Clamped)
 

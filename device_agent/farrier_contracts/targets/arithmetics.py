@@ -46,6 +46,5 @@ NPU_PER_TENSOR = Arithmetic(
 )
 
 ARITHMETICS: dict[str, Arithmetic] = {
-    arithmetic.name: arithmetic
-    for arithmetic in (X86_VNNI, X86_AVX2, ARM, TFLITE_REFERENCE, NPU_PER_TENSOR)
+    arithmetic.name: arithmetic for arithmetic in (X86_VNNI, X86_AVX2, ARM, TFLITE_REFERENCE, NPU_PER_TENSOR)
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 EXACT = "exact32"  # every product is summed in 32 bits
 PAIRS = "pairs16"  # products of u8 and s8 are summed two by two in 16 bits, saturating (x86 `vpmaddubsw`)
 HALF_EVEN = "float32-half-even"  # the sum times a float32 factor, rounded half to even: ONNX Runtime, XNNPACK
