@@ -146,11 +146,11 @@ def test_saturating_sums_are_those_of_pairs_clipped_to_16_bits(outputs: int, k: 
 @given(st.integers(-(2**26), 2**26), st.floats(1e-7, 1.5))
 def test_fixed_point_is_tflites_double_rounding(value: int, factor: float) -> None:
     mantissa, exponent = np.frexp(factor)
-    multiplier = int(math.floor(Fraction(float(mantissa)) * 2**31 + Fraction(1, 2)))
+    multiplier = math.floor(Fraction(float(mantissa)) * 2**31 + Fraction(1, 2))
     exact = Fraction(value) * 2 ** max(int(exponent), 0) * multiplier / 2**31
-    high = int(math.floor(exact + Fraction(1, 2)))  # the first rounding: ties go up
+    high = math.floor(exact + Fraction(1, 2))  # the first rounding: ties go up
     shifted = Fraction(high, 2 ** max(-int(exponent), 0))
-    away = int(math.floor(abs(shifted) + Fraction(1, 2)))  # the second: half away from zero
+    away = math.floor(abs(shifted) + Fraction(1, 2))  # the second: half away from zero
     found = rounding.fixed_point(np.array([value]), np.asarray(factor))
     assert int(found[0]) == (away if shifted >= 0 else -away)
     assert abs(int(found[0]) - value * factor) <= 1
