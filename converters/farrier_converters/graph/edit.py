@@ -101,8 +101,8 @@ class Graph:
         source = self.model.proto
         proto = onnx.ModelProto()
         proto.CopyFrom(_without_content(source))
-        # IR 3 knows no initializers outside of the inputs, and opset 13 wants IR 7
-        proto.ir_version = max(source.ir_version, 7)
+        # IR 3 knows no initializers outside of the inputs, opset 13 wants IR 7, and INT4 came with opset 21 and IR 10
+        proto.ir_version = max(source.ir_version, 10 if self.opset >= 21 else 7)
         proto.graph.name = source.graph.name or "graph"
         proto.graph.node.extend(nodes)
         proto.graph.initializer.extend(t for name, t in self.initializers.items() if name in used)

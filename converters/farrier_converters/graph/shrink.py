@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 
 from ..model import Model
 from ..quantize import reasons
+from . import fours
 from .edit import Graph, replace, standard
 
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
@@ -39,6 +40,7 @@ def shrink(model: Model) -> Model:
     _compute_bias_scales(graph)
     _merge_constants(graph)
     _shorten_names(graph)
+    fours.pack(graph)
     for name, tensor in graph.initializers.items():
         graph.initializers[name] = _plain(tensor, name)
     return graph.build()

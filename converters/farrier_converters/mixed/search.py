@@ -67,7 +67,7 @@ def search(
     """
     limits = dict(limits or {})
     judge = _Judge(costs, validate, most_validations)
-    cheapest = solve(costs, minimize=minimize, limits=limits)
+    cheapest = _cheapest(costs, minimize, limits)
     safest = solve(costs, minimize="loss", limits=limits)
     if cheapest is None or safest is None:
         return Found(None, ())
@@ -80,7 +80,7 @@ def search(
         if best is not None and total(costs, best, minimize) <= bound * CLOSE:
             break
         middle = (allowed * refused) ** 0.5
-        guess = solve(costs, minimize=minimize, limits={**limits, "loss": middle})
+        guess = _cheapest(costs, minimize, {**limits, "loss": middle})
         if guess is None:
             allowed = middle
         elif judge.drop(guess) <= max_drop:
@@ -90,3 +90,14 @@ def search(
     if best is None and judge.drop(safest) <= max_drop:
         best = safest
     return Found(best, tuple(judge.trials.values()))
+
+
+def _cheapest(costs: Costs, minimize: str, limits: Mapping[str, float]) -> Assignment | None:
+    """Return the assignment of least loss among those as cheap as the cheapest, to the error of measurement."""
+    guess = solve(costs, minimize=minimize, limits=limits)
+    if guess is None or minimize == "loss":
+        return guess
+    near = {name: limit for name, limit in limits.items() if name != "loss"}
+    near[minimize] = total(costs, guess, minimize) * CLOSE
+    better = solve(costs, minimize="loss", limits=near)
+    return guess if better is None or total(costs, better, "loss") > total(costs, guess, "loss") else better

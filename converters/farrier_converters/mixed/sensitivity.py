@@ -14,6 +14,7 @@ import numpy as np
 from farrier_contracts.errors import InputError
 
 from ..graph import run
+from ..graph.shrink import shrink
 from ..model import Model
 from ..passes import Context
 from . import profile
@@ -54,7 +55,7 @@ def measure(
     times = profile.layer_ms(model, known, rows[0], threads=threads)
     weights = {name: profile.weight_bytes(model, name) for name in names}
     costs = {name: {FLOAT: Cost(0.0, weights[name], times[name])} for name in names}
-    size = model.proto.ByteSize()
+    size = _bytes(model)
     for done, way in enumerate(ways):
         whole = apply(model, dict.fromkeys(names, way.name), ways, names, context)
         times = profile.layer_ms(whole, known, rows[0], threads=threads)
@@ -63,16 +64,20 @@ def measure(
             changed = apply(model, {name: way.name}, ways, names, context)
             progress((done + (index + 1) / len(names)) / len(ways))
             if not _same_operators(changed, model):
-                saved[name] = size - changed.proto.ByteSize()
+                saved[name] = size - _bytes(changed)
                 loss = _noise(_outputs(changed, rows, threads), wanted)
                 costs[name][way.name] = Cost(loss, 0.0, times[name])
         # what stands between two layers of one kind is paid once, so that all together save more than each alone
-        together = size - whole.proto.ByteSize()
+        together = size - _bytes(whole)
         scale = together / sum(saved.values()) if together > 0 and sum(saved.values()) > 0 else 1.0
         for name, bytes_saved in saved.items():
             cost = costs[name][way.name]
             costs[name][way.name] = replace(cost, bytes=weights[name] - bytes_saved * scale)
     return Sensitivity(names, tuple(ways), costs, size - sum(weights.values()))
+
+
+def _bytes(model: Model) -> int:
+    return shrink(model).proto.ByteSize()
 
 
 def _same_operators(one: Model, other: Model) -> bool:

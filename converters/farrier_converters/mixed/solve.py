@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 STEPS = 2048  # into which a limit is cut; a layer's share is rounded up, so that no limit is ever broken
-STEPS_OF_TWO = 192  # per limit where there are two
+STEPS_OF_TWO = 320  # per limit where there are two
 COSTS = ("loss", "bytes", "ms")
 
 
@@ -38,7 +38,8 @@ def solve(costs: Costs, *, minimize: str, limits: Mapping[str, float]) -> Assign
     """Return the assignment with the least `minimize` whose other costs stay within `limits` (one or two of them).
 
     None where even the best cannot stay within. Limits hold exactly: shares are rounded up to steps of
-    1/`STEPS` of what a limit leaves above the layers' least costs, so the result is optimal up to that rounding.
+    1/`STEPS` of what a limit leaves above the layers' least costs, so the result is optimal up to that rounding; what
+    rounding leaves over is spent one layer at a time.
     """
     layers = sorted(costs)
     bounds = [name for name in COSTS if name in limits and np.isfinite(limits[name])]
@@ -55,7 +56,10 @@ def solve(costs: Costs, *, minimize: str, limits: Mapping[str, float]) -> Assign
     steps = STEPS if len(bounds) == 1 else STEPS_OF_TWO
     shape = tuple(steps + 1 for _ in bounds)
     tables = [_Layer(costs[layer], bounds, rooms, steps, minimize) for layer in layers]
-    return _walk(layers, tables, shape)
+    found = _walk(layers, tables, shape)
+    return (
+        None if found is None else _polished(costs, found, minimize, {name: limits[name] for name in bounds})
+    )
 
 
 class _Layer:
@@ -111,6 +115,23 @@ def _walk(layers: Sequence[str], tables: Sequence[_Layer], shape: tuple[int, ...
         assignment[layer] = table.names[index]
         place = tuple(p - s for p, s in zip(place, table.shares[index], strict=True))
     return dict(sorted(assignment.items()))
+
+
+def _polished(costs: Costs, assignment: Assignment, minimize: str, limits: Mapping[str, float]) -> Assignment:
+    """Spend what rounding up left of the limits: change the layer that wins most, until none can be changed."""
+    used = {name: total(costs, assignment, name) for name in limits}
+    while True:
+        moves = []
+        for layer, way in assignment.items():
+            for other, cost in sorted(costs[layer].items()):
+                wins = getattr(costs[layer][way], minimize) - getattr(cost, minimize)
+                after = {n: used[n] + getattr(cost, n) - getattr(costs[layer][way], n) for n in limits}
+                if wins > 0 and all(after[n] <= limits[n] for n in limits):
+                    moves.append((wins, layer, other, after))
+        if not moves:
+            return assignment
+        _, layer, way, used = max(moves, key=lambda move: (move[0], move[1], move[2]))
+        assignment = {**assignment, layer: way}
 
 
 def _least(ways: Mapping[str, Cost], what: str) -> str:

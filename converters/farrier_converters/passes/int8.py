@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from farrier_contracts.errors import UsageError
 from farrier_contracts.targets import Arithmetic
 
+from ..graph import fours
 from ..graph.edit import Graph
 from ..graph.upgrade import CannotUpgradeError, upgrade
 from ..model import Model, opset
@@ -14,7 +18,7 @@ from ..quantize import rules
 from ..quantize.calibrate import CalibrationSettings, observe
 from ..quantize.observe import METHODS
 from ..quantize.placement import place
-from ..quantize.rewrite import QdqWriter, Widths, set_reason
+from ..quantize.rewrite import NARROW_BITS, QdqWriter, Widths, set_reason
 from ..quantize.scales import BITS
 from ..quantize.speed.fit import fit
 from . import Context, Pass
@@ -39,7 +43,9 @@ class Int8Options:
 
     `weight_bits` and `activation_bits` are 2 to 8, stored in 8; activations of fewer are clipped to their levels.
     A target that computes exactly with fewer weight bits only keeps its limit. `per_channel`, `symmetric` and
-    `power_of_two` are the target's where None. `weight_method`: see `scales.weights`.
+    `power_of_two` are the target's where None. `weight_method`: see `scales.weights`. `narrow` lists nodes (by name or
+    first output) whose weights alone have four bits. Weights of four bits take half a byte in the file where the
+    graph can be raised to operator set 21.
     """
 
     method: str = "mse"
@@ -53,6 +59,7 @@ class Int8Options:
     symmetric: bool | None = None
     power_of_two: bool | None = None
     weight_method: str = "auto"
+    narrow: tuple[str, ...] = ()
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
 
     def __post_init__(self) -> None:
@@ -86,7 +93,7 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
     """
     feeds = None if context.calibration is None else next(context.calibration(), None)
     try:
-        model = upgrade(model, OPSET, feeds=feeds)
+        model = _raised(model, options, feeds)
     except CannotUpgradeError as error:
         return _left_in_float(model, rules.OPSET.format(version=opset(model.proto), why=error))
     graph = Graph(model)
@@ -114,8 +121,16 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
         )
         for name, observer in observers.items()
     }
-    widths = Widths(options.activation_bits, options.weight_method)
+    widths = Widths(options.activation_bits, options.weight_method, frozenset(options.narrow))
     return QdqWriter(graph, plan, arithmetic, widths).write(ranges)
+
+
+def _raised(model: Model, options: Int8Options, feeds: dict[str, np.ndarray] | None) -> Model:
+    """Return the model in an operator set that can say what is meant: INT4 if possible where bits are few."""
+    if options.narrow or (options.weight_bits or 8) <= NARROW_BITS:
+        with suppress(CannotUpgradeError):
+            return upgrade(model, fours.OPSET, feeds=feeds)
+    return upgrade(model, OPSET, feeds=feeds)
 
 
 def _left_in_float(model: Model, reason: str) -> Model:

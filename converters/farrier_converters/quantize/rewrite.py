@@ -20,12 +20,16 @@ from .scales import Affine, Range
 __all__ = ["REASON_KEY", "QdqWriter", "set_reason"]
 
 
+NARROW_BITS = 4  # of weights: the file stores them in half a byte, see `graph.fours`
+
+
 @dataclass(frozen=True)
 class Widths:
     """What the target's arithmetic does not state: bits of activations, and how weights are ranged."""
 
     activation_bits: int = 8
     weight_method: str = "auto"  # see `scales.weights`
+    narrow: frozenset[str] = frozenset()  # nodes, by name or first output, whose weights have `NARROW_BITS`
 
 
 class QdqWriter:
@@ -199,7 +203,7 @@ class QdqWriter:
         floor = np.zeros(()) if bias is None else scales.bias_floor(bias, input_scale=input_scale)
         integers, scale = scales.weights(
             weight,
-            bits=self.arithmetic.weight_bits,
+            bits=self._weight_bits(node),
             axis=axis,
             floor=floor if axis is not None else floor.max(),
             method=self.widths.weight_method,
@@ -212,6 +216,10 @@ class QdqWriter:
         self._dequantize(node, name, inputs, axis=axis)
         if bias is not None:
             self._quantize_bias(node, bias, input_scale=input_scale, weight_scale=scale)
+
+    def _weight_bits(self, node: onnx.NodeProto) -> int:
+        narrow = self.widths.narrow.intersection((node.name, *node.output))
+        return min(NARROW_BITS, self.arithmetic.weight_bits) if narrow else self.arithmetic.weight_bits
 
     def _bias(self, node: onnx.NodeProto, channels: int) -> np.ndarray | None:
         if node.op_type == "MatMul" or len(node.input) < 3 or not node.input[2]:

@@ -71,7 +71,10 @@ def propose(
     if base is None:
         return Proposal(None)
     at = next(index for index, step in enumerate(base.steps) if step.name == QUANTIZE)
-    ways = (Way("int8", QUANTIZE, dict(base.steps[at].options)),)
+    shared = dict(base.steps[at].options)
+    ways = (Way("int8", QUANTIZE, shared),)
+    if job.budget.max_size_bytes is not None:
+        ways += (Way("int4", QUANTIZE, shared, mark="narrow"),)
     context = passes.Context(base.toolchain.arithmetic, lambda: job.calibration(batch), statistics={})
     graph = job.model
     for step in base.steps[:at]:
