@@ -26,6 +26,8 @@ PASSES: dict[str, str] = {
     "int8-dynamic": "farrier_converters.passes.int8_dynamic:INT8_DYNAMIC",
     "int8-weights": "farrier_converters.passes.int8_weights:INT8_WEIGHTS",
     "shrink": "farrier_converters.passes.shrink:SHRINK",
+    "int4": "farrier_converters.passes.weights:INT4",
+    "nf4": "farrier_converters.passes.weights:NF4",
 }
 
 Batches = Iterator[dict[str, np.ndarray]]

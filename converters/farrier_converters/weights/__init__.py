@@ -1,0 +1,1 @@
+"""Weight-only quantization: few bits on blockwise grids, rounded so that the outputs move least."""
