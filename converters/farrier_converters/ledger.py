@@ -13,12 +13,14 @@ from .graph.types import TensorType, infer
 from .inner import inner_operators
 from .model import Model
 from .quantize import reasons, rules
+from .weights.marks import made_at_load, stored_precision
 
 HALF = onnx.TensorProto.FLOAT16
 BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 WHOLE = (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL, onnx.TensorProto.STRING)
 UNKNOWN = TensorType(onnx.TensorProto.UNDEFINED, None)
 NOT_QUANTIZED = "the graph was not quantized"
+WEIGHTS_ALONE = "only weights were quantized, and it has none"
 # What carries values between precisions is not counted as an operator of the model.
 PLUMBING = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 
@@ -27,7 +29,8 @@ PLUMBING = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 class LedgerEntry:
     """One operator. `precision` is int8, fp16, fp32, or index for whole numbers such as shapes.
 
-    `reason` says why it stayed in float, and is None where it did not or has nothing to do with floats.
+    Where weights alone are quantized it is what they are stored in: int4, int3, int2, int8-weights, nf4, bf16, fp8;
+    arithmetic is float then. `reason` says why it stayed in float, and is None where it did not or has nothing to do with floats.
     """
 
     index: int
@@ -46,25 +49,37 @@ def ledger(model: Model, target: Target) -> tuple[LedgerEntry, ...]:
     graph = Graph(model)
     types = infer(model.proto)
     quantized = any(standard(node, "QuantizeLinear") for node in graph.nodes)
+    weights = any(stored_precision(node) for node in graph.nodes)
+    at_load = made_at_load(graph)
     unit = "cpu" if target.arch != "any" else "none"
     entries: list[LedgerEntry] = []
     for node in graph.nodes:
         if standard(node, *PLUMBING) or reasons.is_part(node) or _makes_scales(graph, node):
             continue
-        precision = _precision(graph, node, types)
+        if node.output[0] in at_load:
+            continue
+        stored = stored_precision(node)
+        precision = stored or _precision(graph, node, types)
         reason = None
-        if precision in ("fp32", "fp16"):
+        if precision in ("fp32", "fp16") or stored:
             reason = reasons.reason_of(node)
+        why = _default_reason(node, quantized=quantized, weights=weights)
         if precision == "fp32" and reason is None:
-            reason = rules.NO_KERNEL.format(op=node.op_type) if quantized else NOT_QUANTIZED
+            reason = why
         name = node.name or node.output[0]
         entries.append(LedgerEntry(len(entries), name, node.op_type, unit, precision, reason))
-        why = rules.INSIDE.format(name=name) if quantized else NOT_QUANTIZED
+        why = rules.INSIDE.format(name=name) if quantized else why
         inner = inner_operators(node, {name: kind.dtype for name, kind in types.items()})
         for path, operator, precision in inner:
             reason = reasons.reason_of(operator) or why if precision in ("fp32", "fp16") else None
             entries.append(LedgerEntry(len(entries), path, operator.op_type, unit, precision, reason))
     return tuple(entries)
+
+
+def _default_reason(node: onnx.NodeProto, *, quantized: bool, weights: bool) -> str:
+    if quantized:
+        return rules.NO_KERNEL.format(op=node.op_type)
+    return WEIGHTS_ALONE if weights else NOT_QUANTIZED
 
 
 def _makes_scales(graph: Graph, node: onnx.NodeProto) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -20,7 +22,18 @@ RANDOM = (
     "Multinomial",
 )
 # Folding these would undo quantization or keep a copy of what is stored more tightly.
-OPAQUE = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+OPAQUE = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "BitShift", "BitwiseAnd")
+SHORT = (  # types that weights are stored in: a Cast from them makes the file larger
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.BFLOAT16,
+    onnx.TensorProto.INT8,
+    onnx.TensorProto.UINT8,
+    onnx.TensorProto.INT4,
+    onnx.TensorProto.UINT4,
+    onnx.TensorProto.FLOAT8E4M3FN,
+    onnx.TensorProto.FLOAT8E5M2,
+)
+SHORT_ELEMENTS = 256  # and more, for such a Cast to matter
 MAX_ROUNDS = 16  # each finds the shapes that the one before made known
 
 
@@ -64,9 +77,15 @@ def _foldable(graph: Graph, node: onnx.NodeProto) -> bool:
         bool(node.output)
         and all(name in graph.initializers for name in node.input if name)
         and not standard(node, *RANDOM, *OPAQUE)
+        and not _widens(graph, node)
         and not any(True for _ in subgraphs(node))
         and not any(name in graph.outputs for name in node.output)
     )
+
+
+def _widens(graph: Graph, node: onnx.NodeProto) -> bool:
+    tensor = graph.initializers.get(node.input[0]) if standard(node, "Cast", "Pad") else None
+    return tensor is not None and tensor.data_type in SHORT and math.prod(tensor.dims) >= SHORT_ELEMENTS
 
 
 def _compute(graph: Graph, node: onnx.NodeProto, max_bytes: int) -> list[np.ndarray] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from farrier_contracts.targets import Arithmetic, Target, Toolchain
 
-FLOATS = ("fp32", "fp16")  # the same on every processor, to rounding
+# The same on every processor, to rounding; the short ones are what weights are stored in, arithmetic is float's.
+FLOATS = ("fp32", "fp16", "bf16", "fp8", "nf4", "int4", "int3", "int2", "int8-weights")
 
 
 def own_arithmetic(toolchain: Toolchain, machine: Target) -> Arithmetic | None:

@@ -27,6 +27,8 @@ PASSES: dict[str, str] = {
     "int8-weights": "farrier_converters.passes.int8_weights:INT8_WEIGHTS",
     "shrink": "farrier_converters.passes.shrink:SHRINK",
     "int4": "farrier_converters.passes.weights:INT4",
+    "bf16": "farrier_converters.passes.short_floats:BF16",
+    "fp8": "farrier_converters.passes.short_floats:FP8",
     "nf4": "farrier_converters.passes.weights:NF4",
 }
 

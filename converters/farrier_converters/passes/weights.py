@@ -9,7 +9,7 @@ from farrier_contracts.errors import UsageError
 from ..graph.edit import Graph
 from ..graph.upgrade import CannotUpgradeError, upgrade
 from ..model import Model, opset
-from ..quantize.rewrite import set_reason
+from ..quantize.reasons import set_reason
 from ..weights import sites
 from ..weights.awq import AwqSettings
 from ..weights.gptq import GptqSettings

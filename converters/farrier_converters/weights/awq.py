@@ -38,7 +38,7 @@ def search_scales(
     output error over all matrices, and all ones where none does better than no scaling.
     """
     strength = _spread(np.sqrt(np.maximum(np.diag(hessian), 0)))
-    weight = _spread(np.mean([np.abs(matrix).mean(0) for matrix in matrices], axis=0, dtype=np.float64))
+    weight = _spread(np.asarray(np.mean([np.abs(matrix).mean(0) for matrix in matrices], axis=0), np.float64))
     best, factors = np.inf, np.ones(len(strength), np.float32)
     for share in np.linspace(0, 1, settings.steps + 1):
         for powers in (strength**share, strength**share / weight ** (1 - share)):

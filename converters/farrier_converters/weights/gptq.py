@@ -13,6 +13,7 @@ import numpy as np
 from .grid import Grid, Quantized, into_blocks, round_to_nearest
 
 COLUMNS_AT_ONCE = 128  # whose effect on later columns is applied in one product
+TINY = 1e-100  # a mean square input below this tells nothing
 MAX_DAMPING = 10.0  # of the mean diagonal; a Hessian that still has no factor leaves rounding to nearest
 
 
@@ -78,10 +79,13 @@ def _factor(hessian: np.ndarray, settings: GptqSettings) -> tuple[np.ndarray, np
     sorted_hessian = hessian[np.ix_(order, order)].copy()
     dead = diagonal[order] <= 0
     sorted_hessian[dead, dead] = 1
-    mean = float(diagonal.mean()) or 1.0
+    mean = float(diagonal.mean())
+    if not mean > TINY:
+        return None
+    sorted_hessian /= mean
     damping = max(settings.damping, 1e-6)
     while damping <= MAX_DAMPING:
-        damped = sorted_hessian + np.eye(columns) * (damping * mean)
+        damped = sorted_hessian + np.eye(columns) * damping
         try:
             np.linalg.cholesky(damped)  # refuses what is not positive definite; `inv` would not
             return order, np.ascontiguousarray(np.linalg.cholesky(np.linalg.inv(damped)).T)

@@ -32,6 +32,10 @@ class Writer:
         self.graph.nodes.append(helper.make_node(op, list(inputs), [result], **attributes))
         return result
 
+    def named(self, op: str, inputs: Sequence[str], result: str, **attributes: Any) -> None:
+        """Add a node that makes a tensor whose name is taken: that of a constant that it replaces."""
+        self.graph.nodes.append(helper.make_node(op, list(inputs), [result], **attributes))
+
     def raw(self, name: str, kind: int, shape: Sequence[int], content: bytes) -> str:
         """Store an initializer of a type that numpy lacks."""
         name = self.graph.fresh(name)

@@ -12,7 +12,8 @@ LARGEST_HALF = float(np.finfo(np.float16).max)
 SMALLEST = 1e-30  # keeps products of scales and levels normal float32
 LEVELS = 127  # magnitudes that a signed byte without 0 tells apart
 HEADROOM = 4.0  # of the shared grid on both sides: blocks are clipped, and errors moved into them
-BLOCK_REACH = 256.0  # blocks whose weights are so many times below their matrix's largest need no exact scale
+BLOCK_REACH = 65536.0  # blocks so many times below the largest of their matrix are as good as zero
+HALF_MARGIN = 256.0  # of a matrix's largest scale over the smallest that float16 holds exactly
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def log_scales(block_peaks: Iterable[np.ndarray], *, headroom: float = HEADROOM)
 def halves_fit(peaks: np.ndarray, levels: int) -> bool:
     """Say whether float16 scales can serve a matrix, given its largest magnitude per block."""
     top = float(peaks.max(initial=0)) / levels
-    return top == 0 or SMALLEST_HALF * BLOCK_REACH <= top <= LARGEST_HALF
+    return top == 0 or SMALLEST_HALF * HALF_MARGIN <= top <= LARGEST_HALF
 
 
 def _signed(magnitude: np.ndarray, like: np.ndarray) -> np.ndarray:

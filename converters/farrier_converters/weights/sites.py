@@ -13,7 +13,7 @@ from farrier_contracts.errors import InputError
 
 from ..graph.edit import Graph, attribute, standard
 from ..model import subgraphs
-from ..quantize.rewrite import set_reason
+from ..quantize.reasons import set_reason
 
 FLOAT = onnx.TensorProto.FLOAT
 # Operators whose constants are weights, and at which inputs; anything else holds tables too small to matter.

@@ -17,12 +17,12 @@ from ..graph.edit import Graph, replace
 from ..model import Model
 from . import packing
 from .grid import Quantized
+from .marks import mark
 from .pools import FLOAT, Pool, Writer
 from .scales import HalfScales, LogScales, ScaleForm
 from .sites import LINEAR, TABLE, Bank, Site, restored, whole_blocks
 
 MICROSOFT = "com.microsoft"
-PRECISION_KEY = "farrier.precision"  # in a node's metadata: what its weights are stored in
 INT4, UINT4, INT8, INT32 = (
     onnx.TensorProto.INT4,
     onnx.TensorProto.UINT4,
@@ -73,7 +73,7 @@ class Store:
             for site in bank.sites:
                 self._widen(site, quantized)
         for site in bank.sites:
-            mark(site.node, self.precision or f"int{quantized.grid.bits}")
+            mark(site.node, self.precision or _name(quantized.grid.bits))
 
     def finish(self) -> None:
         """Write the pools."""
@@ -261,6 +261,11 @@ def _scales_at_load(writer: Writer, form: ScaleForm, scales: np.ndarray) -> str:
     return writer.node("Mul", [writer.node("Sign", [codes], "s"), writer.node("Exp", [power], "s")], "s")
 
 
+def _name(bits: int) -> str:
+    """Name a precision; "int8" is that of integer arithmetic."""
+    return "int8-weights" if bits == 8 else f"int{bits}"
+
+
 def kernel_reads(bank: Bank) -> bool:
     """Say whether kernels read this bank's integer codes as they are stored."""
     return bank.kinds <= {LINEAR, TABLE} and (LINEAR in bank.kinds or whole_blocks(bank.shape[1]))
@@ -278,14 +283,6 @@ def become(node: onnx.NodeProto, op: str, inputs: list[str], **attributes: int) 
     node.input.extend(inputs)
     del node.attribute[:]
     node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-
-
-def mark(node: onnx.NodeProto, precision: str) -> None:
-    """Note on a node what its weights are stored in."""
-    kept = [field for field in node.metadata_props if field.key != PRECISION_KEY]
-    del node.metadata_props[:]
-    node.metadata_props.extend(kept)
-    node.metadata_props.add(key=PRECISION_KEY, value=precision)
 
 
 def with_domain(model: Model) -> Model:

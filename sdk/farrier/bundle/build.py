@@ -87,13 +87,20 @@ def build(
 
 
 def precision_of(graph: Model) -> str:
-    """Return "int8" for a graph that quantizes, "fp16" for one with half-precision weights, else "fp32"."""
+    """Return "int8" for a graph that quantizes, what its weights are stored in where it says, else fp16 or fp32."""
     import onnx
 
+    from farrier_converters.weights.marks import weights_precision
+
+    stored = weights_precision(graph.proto)
+    if stored == "fp8":  # its quantizers are no integers
+        return stored
     if any(
         node.op_type in ("QuantizeLinear", "QLinearConv", "QLinearMatMul") for node in graph.proto.graph.node
     ):
         return "int8"
+    if stored is not None:
+        return stored
     half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.proto.graph.initializer)
     return "fp16" if half else "fp32"
 

@@ -13,6 +13,7 @@ from farrier_converters import compilers, passes
 from farrier_converters.measure import Child, ChildSettings, faithful, own_arithmetic
 from farrier_converters.model import Model, save
 from farrier_converters.search import Candidate
+from farrier_converters.weights.marks import weights_precision
 
 from .recipe import options
 
@@ -125,8 +126,13 @@ def file_digest(path: Path) -> str:
 def precision_of(model: Model) -> str:
     """Return what a model that came from elsewhere computes in, as far as its graph shows."""
     ops = {node.op_type for node in model.proto.graph.node}
+    stored = weights_precision(model.proto)
+    if stored == "fp8":  # its quantizers are no integers
+        return stored
     if ops & {"QuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"}:
         return "int8"
+    if stored is not None:
+        return stored
     half = sum(t.data_type == t.FLOAT16 for t in model.proto.graph.initializer)
     single = sum(t.data_type == t.FLOAT for t in model.proto.graph.initializer)
     return "fp16" if half > single else "fp32"
