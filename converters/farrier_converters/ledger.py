@@ -30,7 +30,8 @@ class LedgerEntry:
     """One operator. `precision` is int8, fp16, fp32, or index for whole numbers such as shapes.
 
     Where weights alone are quantized it is what they are stored in: int4, int3, int2, int8-weights, nf4, bf16, fp8;
-    arithmetic is float then. `reason` says why it stayed in float, and is None where it did not or has nothing to do with floats.
+    arithmetic is float then. `reason` says why it stayed in float, and is None where it did not or has nothing to do
+    with floats.
     """
 
     index: int
