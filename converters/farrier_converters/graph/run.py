@@ -33,6 +33,19 @@ def session(proto: onnx.ModelProto, *, threads: int = 1, optimize: bool = True) 
     return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
+def with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """Return a copy of a graph that also puts out these float32 tensors."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    known = {value.name for value in proto.graph.output}
+    copy.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in dict.fromkeys(names)
+        if name not in known
+    )
+    return copy
+
+
 def runtime_errors() -> tuple[type[Exception], ...]:
     """Return the exceptions with which ONNX Runtime refuses a graph or its inputs."""
     state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")

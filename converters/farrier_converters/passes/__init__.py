@@ -44,6 +44,8 @@ class Context:
     """What a pass may need besides the graph.
 
     Each call of `calibration` starts a fresh stream of input batches. `progress` hears a stage and a share 0..1.
+    `twin` is a model with the same tensors to be observed in place of the one at hand, where there is no data to
+    calibrate with (see `quantize.datafree`).
     `statistics` keeps what calibration found, by tensor, for further runs over the same graph and data.
     """
 
@@ -51,6 +53,7 @@ class Context:
     calibration: Callable[[], Batches] | None = None
     progress: Callable[[str, float], None] = _silent
     statistics: dict[str, Any] | None = None
+    twin: Model | None = None
 
 
 @dataclass(frozen=True)

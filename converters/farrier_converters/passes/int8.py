@@ -106,6 +106,7 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
     observers = observe(
         graph.build(),
         [name for name in plan.points if name not in plan.bounds],
+        twin=context.twin,
         batches=context.calibration,
         progress=context.progress,
         settings=options.calibration,

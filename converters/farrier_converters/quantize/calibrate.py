@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
-from onnx import helper
 
 from farrier_contracts.errors import InputError, UsageError
 
 from ..graph import run
-from ..graph.types import FLOAT, infer
+from ..graph.types import infer
 from ..model import Model
 from .observe import Observer
 
@@ -33,11 +31,13 @@ def observe(
     progress: Callable[[str, float], None],
     settings: CalibrationSettings = CalibrationSettings(),
     known: dict[str, Observer] | None = None,
+    twin: Model | None = None,
 ) -> dict[str, Observer]:
     """Return the statistics of these float32 tensors over every calibration batch.
 
     Values are dropped after each batch, so memory does not grow with the data. Tensors in `known` are not observed
-    again, and it takes up the others. Raises InputError for data that the model cannot run on, and for values that
+    again, and it takes up the others; those that `twin` has too are observed there. Raises InputError for data that
+    the model cannot run on, and for values that
     are not finite; UsageError where there is no data.
     """
     found = {} if known is None else known
@@ -47,10 +47,18 @@ def observe(
     if batches is None:
         raise UsageError("integer quantization needs calibration data; give some with --data or --calib")
     found.update({name: Observer(name) for name in missing})
-    chunks = _chunks(model, missing, settings)
-    for number, chunk in enumerate(chunks):
+    shared = set() if twin is None else set(infer(twin.proto))
+    chunks = [
+        (source, chunk)
+        for source, names in (
+            (model, [name for name in missing if name not in shared]),
+            (twin or model, [name for name in missing if name in shared]),
+        )
+        for chunk in (_chunks(source, names, settings) if names else [])
+    ]
+    for number, (source, chunk) in enumerate(chunks):
         _observe_chunk(
-            model,
+            source,
             [found[name] for name in chunk],
             batches=batches(),
             progress=lambda share, n=number: progress("calibrate", (n + share) / len(chunks)),
@@ -70,7 +78,7 @@ def _observe_chunk(
     inputs = {spec.name for spec in model.inputs}
     inner = [observer for observer in observers if observer.name not in inputs]
     names = [observer.name for observer in inner] or [model.outputs[0].name]
-    session = run.session(_with_outputs(model.proto, names), threads=settings.threads)
+    session = run.session(run.with_outputs(model.proto, names), threads=settings.threads)
     count = 0
     for feeds in batches:
         try:
@@ -87,16 +95,6 @@ def _observe_chunk(
     if not count:
         raise InputError("the calibration data holds no samples")
     progress(1.0)
-
-
-def _with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    known = {value.name for value in proto.graph.output}
-    copy.graph.output.extend(
-        helper.make_tensor_value_info(name, FLOAT, None) for name in dict.fromkeys(names) if name not in known
-    )
-    return copy
 
 
 def _chunks(model: Model, tensors: list[str], settings: CalibrationSettings) -> list[list[str]]:
