@@ -73,14 +73,18 @@ def build(
     batch: int,
     calibration: Callable[[], Iterator[dict[str, np.ndarray]]],
     progress: Callable[[str, float], None],
+    imagined: Model | None = None,
     timed: bool = True,
 ) -> Built:
     """Apply the candidate's passes and compile into `folder`; raises whatever a pass or compiler raises.
 
-    Where it will be timed and this machine's kernels are not the target's, its twin for this machine is built too.
+    `imagined` is observed in place of the model where calibration inputs are made up. Where the artifact will be
+    timed and this machine's kernels are not the target's, its twin for this machine is built too.
     """
     toolchain = candidate.toolchain
-    context = passes.Context(arithmetic=toolchain.arithmetic, calibration=calibration, progress=progress)
+    context = passes.Context(
+        arithmetic=toolchain.arithmetic, calibration=calibration, progress=progress, twin=imagined
+    )
     graph, digests = _apply(model, candidate, context)
     compiler = compilers.get(toolchain.compiler)
     folder.mkdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from farrier_contracts.errors import InputError, UsageError
 from farrier_converters import data, importers, metrics
 from farrier_converters import model as models
 from farrier_converters.measure import engines
+from farrier_converters.quantize import datafree
 from farrier_converters.search import Budget, Candidate, plan
 
 from . import recipe
@@ -21,6 +22,8 @@ from .build import digest_of, file_digest, precision_of
 from .trial import TrialSettings
 
 CALIBRATION_BATCH = 8  # rows per run where the model leaves that free
+TWIN_ROWS = 32  # of made-up inputs that the twin of a calibration without data is fitted to
+TWIN_ELEMENTS = 1 << 20  # of inputs in one such run
 NO_DATA = "random"  # stands for a digest where there was no file
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}  # platform.machine() -> the targets' word
 
@@ -48,12 +51,25 @@ class Job:
     digests: dict[str, str]
     warnings: tuple[str, ...]
     settings: Settings
+    twin: models.Model | None = None  # observed in place of the model where calibration inputs are made up
     search: bool = True  # for a mix of precisions too; a recipe names every candidate itself
 
     def calibration(self, batch: int) -> Iterator[dict[str, np.ndarray]]:
         """Yield the calibration inputs afresh, a few rows at a time."""
         size = self.rows.calibration.fixed_batch or min(batch, CALIBRATION_BATCH)
         return (feeds for feeds, _ in self.rows.calibration.batches(size))
+
+    def imagined(self, batch: int) -> Job:
+        """Return the job with a twin to calibrate on, where there is no data and a twin can be made."""
+        made = self.rows.calibration
+        if made.source != data.RANDOM or not len(made):
+            return self
+        elements = max(sum(value.size for value in made.feed(made.rows[:1]).values()), 1)
+        size = made.fixed_batch or max(1, min(batch, TWIN_ROWS, TWIN_ELEMENTS // elements))
+        some = made.take(made.rows[:TWIN_ROWS])
+        return replace(
+            self, twin=datafree.twin(self.model, lambda: (feeds for feeds, _ in some.batches(size)))
+        )
 
 
 def prepare(
@@ -122,11 +138,15 @@ def _rows(
     model: models.Model, data_path: Path | None, calib_path: Path | None, settings: data.DataSettings
 ) -> tuple[data.Split, tuple[str, ...]]:
     if data_path is None and calib_path is None:
-        rows = data.split(data.random(model.inputs, settings), None, settings)
-        return rows, ("no data was given: random inputs, judged by agreement with the original model",)
+        made = datafree.imagine(model, settings)
+        note = (
+            "no data was given: calibrated on made-up inputs, judged by agreement with the original model on random"
+            " inputs"
+        )
+        return data.Split(made, made), (note,)
     calibration = data.load(calib_path, model.inputs, settings=settings) if calib_path else None
     if data_path is None:
-        evaluation = data.random(model.inputs, settings)
+        evaluation = datafree.imagine(model, settings)
         extra = ("no evaluation data was given: random inputs, judged by agreement with the original model",)
     else:
         evaluation, extra = data.load(data_path, model.inputs, settings=settings), ()

@@ -75,7 +75,9 @@ def propose(
     ways = (Way("int8", QUANTIZE, shared),)
     if job.budget.max_size_bytes is not None:
         ways += (Way("int4", QUANTIZE, shared, mark="narrow"),)
-    context = passes.Context(base.toolchain.arithmetic, lambda: job.calibration(batch), statistics={})
+    context = passes.Context(
+        base.toolchain.arithmetic, lambda: job.calibration(batch), statistics={}, twin=job.twin
+    )
     graph = job.model
     for step in base.steps[:at]:
         graph = passes.get(step.name).run(graph, options(step), context)

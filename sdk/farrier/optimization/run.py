@@ -114,6 +114,7 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
     original = as_it_came(job.model, job.original, _place(stage, job.original))
     progress("running the original model", 0.0)
     batch = trial.probe_batch(original, job.rows.evaluation, job.settings.trial)
+    job = job.imagined(batch)
     builds, left_out = _build_all(job, original, stage, batch=batch, progress=progress)
     entries = trial.run(
         builds,
@@ -212,6 +213,7 @@ def _rebuild(job: Job, former: lock.Lock, stage: Path, progress: Progress) -> Fo
         batch = int(locked["calibration_batch"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the lock is damaged ({type(error).__name__}: {error}); optimize again") from None
+    job = job.imagined(batch)
     original = as_it_came(job.model, job.original, _place(stage, job.original))
     delivered = original
     if candidate.steps:
@@ -244,6 +246,7 @@ def _build(
         place,
         batch=batch,
         calibration=calibration,
+        imagined=job.twin,
         progress=progress,
         timed=timed,
     )

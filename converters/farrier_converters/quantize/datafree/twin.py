@@ -20,12 +20,6 @@ AXES_AS_INPUT = 18  # operator set in which the axes of ReduceMean became an inp
 LINEAR = ("Conv", "Gemm")
 # Networks with these keep their own moments, whatever comes in.
 NORMALISING = ("BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization")
-    "BatchNormalization",
-    "LayerNormalization",
-    "InstanceNormalization",
-    "GroupNormalization",
-    "LpNormalization",
-)
 LEAST, MOST = 0.5, 2.0  # deviation of what leaves a layer
 FARTHEST = 1.0  # its mean from zero
 EPSILON = 1e-2  # of a variance; a channel that noise leaves dead is not blown up
