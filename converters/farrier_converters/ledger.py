@@ -13,6 +13,7 @@ from .graph.types import TensorType, infer
 from .inner import inner_operators
 from .model import Model
 from .quantize import reasons, rules
+from .quantize.already import computes_in_integers
 from .weights.marks import made_at_load, stored_precision
 
 HALF = onnx.TensorProto.FLOAT16
@@ -49,7 +50,7 @@ def ledger(model: Model, target: Target) -> tuple[LedgerEntry, ...]:
     """
     graph = Graph(model)
     types = infer(model.proto)
-    quantized = any(standard(node, "QuantizeLinear") for node in graph.nodes)
+    quantized = any(standard(node, "QuantizeLinear") or reasons.reason_of(node) for node in graph.nodes)
     weights = any(stored_precision(node) for node in graph.nodes)
     at_load = made_at_load(graph)
     unit = "cpu" if target.arch != "any" else "none"
@@ -91,7 +92,7 @@ def _makes_scales(graph: Graph, node: onnx.NodeProto) -> bool:
 
 
 def _precision(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType]) -> str:
-    if node.op_type in rules.INTEGER_OPERATORS or _is_integer(graph, node):
+    if node.op_type in rules.INTEGER_OPERATORS or computes_in_integers(graph, node):
         return "int8"
     inputs = {types[name].dtype for name in node.input if name in types}
     result = types.get(node.output[0], UNKNOWN).dtype
@@ -100,31 +101,3 @@ def _precision(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType])
     if HALF in inputs and not standard(node, "Cast"):
         return "fp16"
     return "index" if result in WHOLE else "fp32"
-
-
-def _is_integer(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Say whether a node reads dequantized tensors and its result is quantized, or need not be."""
-    if reasons.reason_of(node) or not standard(node, *rules.LINEAR, *rules.CARRIERS, *rules.ARITHMETIC):
-        return False
-    operands = node.input if standard(node, *rules.LINEAR, *rules.VARIADIC) else node.input[:1]
-    makers = [graph.producer.get(name) for name in operands if name]
-    behind_integer = (
-        standard(node, *rules.ACTIVATIONS) and makers[0] is not None and _is_linear(graph, makers[0])
-    )
-    if not behind_integer and not all(m is not None and standard(m, "DequantizeLinear") for m in makers):
-        return False
-    return standard(node, "Gemm", "MatMul") or all(_is_quantized(graph, name) for name in node.output if name)
-
-
-def _is_linear(graph: Graph, node: onnx.NodeProto) -> bool:
-    makers = [graph.producer.get(name) for name in node.input if name]
-    return standard(node, *rules.LINEAR, "Add", "Mul") and all(
-        m is not None and standard(m, "DequantizeLinear") for m in makers
-    )
-
-
-def _is_quantized(graph: Graph, name: str) -> bool:
-    reader = graph.only_reader(name)
-    if reader is not None and standard(reader, *rules.ACTIVATIONS):
-        reader = graph.only_reader(reader.output[0])
-    return reader is not None and standard(reader, "QuantizeLinear")

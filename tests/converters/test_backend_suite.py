@@ -105,6 +105,15 @@ def test_case(name, tmp_path, apply, outputs):
     quantized = apply(fused, "int8", context=passes.Context(calibration=lambda: iter([_copy(feeds)])))
     found = outputs(quantized, _copy(feeds))
     assert [array.shape for array in found] == [array.shape for array in original]
+    for step in (
+        ("int8", {"fit": True}),
+        ("int8-weights", {"smallest": 2}),
+        ("int8-dynamic", {"smallest": 2}),
+    ):
+        other = apply(fused, step, "shrink", context=passes.Context(calibration=lambda: iter([_copy(feeds)])))
+        results = outputs(other, _copy(feeds))
+        assert [(a.shape, a.dtype) for a in results] == [(a.shape, a.dtype) for a in original]
+        assert all(entry.reason for entry in ledger(other, AVX2) if entry.precision == "fp32")
     entries = ledger(quantized, AVX2)
     if all(entry.precision != "int8" for entry in entries):
         assert run.same(found, original, tolerance=TOLERANCE)

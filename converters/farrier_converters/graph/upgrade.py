@@ -18,14 +18,18 @@ class CannotUpgradeError(InputError):
     """No adapter exists for an operator, or the raised graph computes something else."""
 
 
-def upgrade(model: Model, version: int, *, feeds: dict[str, np.ndarray] | None = None) -> Model:
-    """Return the model in operator set `version` or newer; a newer model is returned as it is.
+def upgrade(
+    model: Model, version: int, *, feeds: dict[str, np.ndarray] | None = None, newest: int | None = None
+) -> Model:
+    """Return the model in operator set `version` or newer, and no newer than `newest` where that is given.
 
     The result has to agree with the original to 1e-4 on `feeds` (default: seeded noise). Raises
     CannotUpgradeError where it does not, InputError where `feeds` does not fit the model.
     """
     if opset(model.proto) >= version:
-        return model
+        if newest is None or opset(model.proto) <= newest:
+            return model
+        version = newest
     expected = _expected(model, feeds)
     plain = Graph(model).build()  # the converter stumbles over initializers that are also inputs
     try:

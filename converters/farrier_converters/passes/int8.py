@@ -24,6 +24,7 @@ from ..quantize.speed.fit import fit
 from . import Context, Pass
 
 SAFE = Arithmetic("u8", weight_bits=7)  # right on every x86 processor; more bits would saturate on some
+NEWEST = 27  # the last whose QuantizeLinear ONNX Runtime 1.32 computes
 OPSET = 13  # the first whose DequantizeLinear knows an axis
 
 
@@ -130,8 +131,8 @@ def _raised(model: Model, options: Int8Options, feeds: dict[str, np.ndarray] | N
     """Return the model in an operator set that can say what is meant: INT4 if possible where bits are few."""
     if options.narrow or (options.weight_bits or 8) <= NARROW_BITS:
         with suppress(CannotUpgradeError):
-            return upgrade(model, fours.OPSET, feeds=feeds)
-    return upgrade(model, OPSET, feeds=feeds)
+            return upgrade(model, fours.OPSET, feeds=feeds, newest=NEWEST)
+    return upgrade(model, OPSET, feeds=feeds, newest=NEWEST)
 
 
 def _left_in_float(model: Model, reason: str) -> Model:

@@ -10,6 +10,8 @@ from ..model import Model
 from ..quantize.uncalibrated.weights import AXIS_OPSET, Selection, store_as_integers
 from . import Context, Pass
 
+NEWEST = 27  # the last whose DequantizeLinear ONNX Runtime 1.32 computes
+
 
 @dataclass(frozen=True)
 class Int8WeightsOptions:
@@ -33,7 +35,7 @@ def run(model: Model, options: Int8WeightsOptions, context: Context) -> Model:
         return store_as_integers(model, Selection(options.smallest, frozenset(options.exclude)))
     feeds = None if context.calibration is None else next(context.calibration(), None)
     with suppress(CannotUpgradeError):
-        model = upgrade(model, AXIS_OPSET, feeds=feeds)
+        model = upgrade(model, AXIS_OPSET, feeds=feeds, newest=NEWEST)
     return store_as_integers(model, Selection(options.smallest, frozenset(options.exclude), packed=True))
 
 

@@ -17,6 +17,7 @@ import onnx
 from ..graph.edit import Graph, attribute, reads, standard
 from ..graph.types import FLOAT, TensorType, infer
 from . import rules
+from .already import computes_in_integers
 
 STEM_CHANNELS = 4  # a convolution of so few input channels reads an image, or something like it
 
@@ -60,12 +61,13 @@ class _Planner:
         self.exclude = exclude
         self.stem = stem
         self.slower = slower
+        self.done = {id(node) for node in graph.nodes if _is_done(graph, node)}
         self.moves: dict[int, bool] = {}
         self.useful = self._before_linear()
 
     def run(self) -> Placement:
         for node in self.graph.nodes:
-            if id(node) in self.plan.absorbed:
+            if id(node) in self.plan.absorbed or id(node) in self.done:
                 continue
             reason = self._obstacle(node)
             if reason is None:
@@ -171,7 +173,9 @@ class _Planner:
         if weight is None:
             if node.op_type == "MatMul" and self._is_float(node.input[1]):
                 return None
-            return "its weights are not constant"
+            maker = self.graph.producer.get(node.input[1])
+            stored = maker is not None and standard(maker, "DequantizeLinear")
+            return rules.STORED if stored else rules.NOT_CONSTANT
         if weight.dtype != np.float32 or self.graph.constant(node.input[0]) is not None:
             return "it does not multiply activations by float32 weights"
         if node.op_type == "MatMul":
@@ -239,6 +243,12 @@ class _Planner:
         self.plan.absorbed.add(id(reader))
         self.plan.integer.add(id(reader))
         return reader.output[0]
+
+
+def _is_done(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Say whether a node came quantized, or converts for those that did."""
+    conversion = standard(node, "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+    return conversion or node.op_type in rules.INTEGER_OPERATORS or computes_in_integers(graph, node)
 
 
 def place(

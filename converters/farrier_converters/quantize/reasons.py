@@ -29,13 +29,14 @@ _SENTENCES = (
     rules.SCALED,
     rules.LSTM_KIND,
     rules.INSIDE,
+    rules.STORED,
 )
 _FIELD = re.compile(r"{(\w+)}")
 
 
 def set_reason(node: onnx.NodeProto, reason: str) -> None:
     """Note on a node why it stayed in float."""
-    _forget(node)
+    forget(node)
     node.metadata_props.add(key=REASON_KEY, value=reason)
 
 
@@ -67,12 +68,13 @@ def abbreviate(node: onnx.NodeProto) -> None:
     for number, sentence in enumerate(_SENTENCES):
         found = None if reason is None else re.fullmatch(_pattern(sentence), reason, re.DOTALL)
         if found is not None:
-            _forget(node)
+            forget(node)
             node.metadata_props.add(key=SHORT_KEY, value="\t".join([str(number), *found.groups()]))
             return
 
 
-def _forget(node: onnx.NodeProto) -> None:
+def forget(node: onnx.NodeProto) -> None:
+    """Remove the noted reason."""
     others = [field for field in node.metadata_props if field.key not in (REASON_KEY, SHORT_KEY)]
     del node.metadata_props[:]
     node.metadata_props.extend(others)

@@ -14,7 +14,7 @@ from ..graph.edit import Graph, attribute, replace, standard
 from ..model import Model
 from . import rules, scales
 from .placement import Placement
-from .reasons import REASON_KEY, set_reason
+from .reasons import REASON_KEY, forget, set_reason
 from .scales import Affine, Range
 
 __all__ = ["REASON_KEY", "QdqWriter", "set_reason"]
@@ -53,6 +53,8 @@ class QdqWriter:
         for node in self.graph.nodes:
             if id(node) in self.plan.reasons:
                 set_reason(node, self.plan.reasons[id(node)])
+            elif id(node) in self.plan.integer:
+                forget(node)  # an earlier pass may have left it in float
         for node in [n for n in self.graph.nodes if id(n) in self.plan.integer]:
             if standard(node, *rules.LINEAR):
                 self._quantize_weights(node)

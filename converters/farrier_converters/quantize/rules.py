@@ -48,10 +48,11 @@ INTEGER_OPERATORS = (
 )  # fmt: skip
 WEIGHT_ONLY = "its weights are int8, its arithmetic float: weight-only"
 NO_WEIGHTS = "weight-only, and it has no weights"
+STORED = "its weights are stored quantized already, and its input is float"
 NOT_DYNAMIC = "dynamic quantization is for MatMul, Gemm and LSTM, not for {op}"
 NOT_CONSTANT = "its weights are not constant"
 NOT_MATRIX = "its weights are no matrix"
 SMALL = "its weights are so few that float is as fast"
 SCALED = "it scales or transposes its operands"
 LSTM_KIND = "an LSTM with peepholes or batch-first layout has no integer kernel"
-OPSET = "the graph's operator set {version} knows no per-channel quantization, and raising it failed: {why}"
+OPSET = "the graph's operator set {version} cannot be quantized here, and changing it failed: {why}"

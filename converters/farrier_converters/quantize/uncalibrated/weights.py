@@ -22,6 +22,7 @@ from .scopes import Scopes, value_of
 AXIS_OPSET = 13  # the first whose DequantizeLinear knows an axis
 # Axes that index results, of the weights at each position: they get scales of their own.
 KEPT = {"Conv": (0,), "ConvTranspose": (1,), "LSTM": (0, 1), "GRU": (0, 1), "RNN": (0, 1), "Gather": (0,)}
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 WEIGHTED = ("MatMul", "Gemm", "Einsum", *KEPT)
 MOVERS = ("Slice", "Concat", "Split", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity")
 
@@ -150,7 +151,11 @@ def _kept(name: str, values: np.ndarray, readers: list[onnx.NodeProto]) -> tuple
 def _note(scopes: Scopes, chosen: dict[str, list[onnx.NodeProto]]) -> None:
     for graph in scopes:
         for node in graph.node:
-            if standard(node, "DequantizeLinear", "Constant") or reasons.is_part(node):
+            if (
+                standard(node, *CONVERSIONS, "Constant")
+                or node.op_type in rules.INTEGER_OPERATORS
+                or reasons.is_part(node)
+            ):
                 continue
             reads = chosen.keys() & set(node.input)
             reasons.set_reason(node, rules.WEIGHT_ONLY if reads else rules.NO_WEIGHTS)
