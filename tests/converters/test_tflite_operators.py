@@ -418,6 +418,41 @@ def test_blocks_around_a_convolution_are_its_dilation(tmp_path: Path, block: int
     assert next(list(a.ints) for a in node.attribute if a.name == "dilations") == [block, block]
 
 
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_net_of_causal_sequence_convolutions_has_one_transpose(tmp_path: Path, dilation: int) -> None:
+    """As Keras writes Conv1D: images of height one, blocks for a dilation, and a dense layer at the end."""
+    graph = Graph()
+    x = graph.input((1, 12, 4))
+    for _ in range(2):
+        (x,) = graph.add("PAD", [x, graph.constant(ints((0, 0), (2 * dilation, 0), (0, 0)))])
+        cut = [graph.constant(ints(dilation)), graph.constant(ints((0, 0)).reshape(1, 2))]
+        if dilation > 1:
+            (x,) = graph.add("SPACE_TO_BATCH_ND", [x, *cut], shape=(1, 1, 1))
+        (x,) = graph.add("EXPAND_DIMS", [x, graph.constant(ints(1))])
+        weights = [graph.constant(floats(4, 1, 3, 4)), graph.constant(floats(4))]
+        (x,) = graph.add("CONV_2D", [x, *weights], padding=1, **UNIT)
+        (x,) = graph.add("SQUEEZE", [x], squeezeDims=[1])
+        if dilation > 1:
+            (x,) = graph.add("BATCH_TO_SPACE_ND", [x, *cut], shape=(1, 1, 1))
+        (x,) = graph.add("RELU", [x])
+    (x,) = graph.add("RESHAPE", [x, graph.constant(ints(-1, 48))])
+    dense = [graph.constant(floats(3, 48)), graph.constant(floats(3))]
+    found = compare(graph.write(tmp_path / "m.tflite", graph.add("FULLY_CONNECTED", [x, *dense])))
+    count = kinds(found)
+    assert (count["Transpose"], count["Conv"], count["Pad"]) == (1, 2, 0)
+
+
+def test_a_constant_with_one_row_for_each_of_the_input(tmp_path: Path) -> None:
+    graph = Graph()
+    x = graph.input((1, 3))
+    (shape,) = graph.add("SHAPE", [x], [np.int32], outType=2)
+    bounds = [graph.constant(ints(v)) for v in (0, 1, 1)]
+    (rows,) = graph.add("STRIDED_SLICE", [shape, *bounds], [np.int32], shrinkAxisMask=1)
+    (target,) = graph.add("PACK", [rows, graph.constant(ints(2).reshape(()))], [np.int32], valuesCount=2)
+    (filled,) = graph.add("FILL", [target, graph.constant(np.float32(0.5))])
+    compare(graph.write(tmp_path / "m.tflite", graph.add("CONCATENATION", [x, filled], axis=1)))
+
+
 def test_blocks_without_a_convolution_are_moved(tmp_path: Path) -> None:
     graph = Graph()
     cut = [graph.constant(ints(2, 4)), graph.constant(ints((1, 1), (0, 0)))]

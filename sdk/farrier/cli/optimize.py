@@ -37,7 +37,7 @@ UNFOLDED = 400  # characters
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
 @json_option
 def optimize(model: Path, *, as_json: bool, **options: Any) -> None:
-    """Fit MODEL (.onnx, or a float .tflite) to a target within a budget, and write bundle and report."""
+    """Fit MODEL (.onnx, float .tflite, Keras) to a target within a budget, and write bundle and report."""
     from ..optimization import optimize as run
 
     with progress(quiet=as_json) as report:

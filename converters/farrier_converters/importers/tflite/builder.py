@@ -18,12 +18,15 @@ LARGEST = (1 << 31) - 1  # as a value it stands for "no limit"
 MAX_ELEMENTS = 1 << 31  # of any tensor, per row of the batch
 
 
+Sides = tuple[int, int, int, int]  # top, left, bottom, right
+
+
 @dataclass
 class Value:
     """One tensor of the file. `forms` maps an order to the ONNX tensor stored that way; the first is native.
 
-    `shape` is in the file's order. `constant` is set for what does not depend on the inputs. The last three
-    remember how a tensor came about, for the operator that can use its source instead.
+    `shape` is in the file's order. `constant` is set for what does not depend on the inputs. The last five
+    remember how an image (or a sequence: an image of height one) came about, for the operator that can use its source.
     """
 
     name: str
@@ -31,10 +34,11 @@ class Value:
     dtype: str
     forms: dict[Order, str] = field(default_factory=dict)
     constant: np.ndarray | None = None
+    origin: Value | None = None  # what it is but for axes of size 1
     flattened: Value | None = None
-    padded: tuple[Value, tuple[int, int, int, int]] | None = None  # source; top, left, bottom, right
-    blocked: tuple[Value, tuple[int, int], tuple[int, int, int, int]] | None = None
-    unblock: Callable[[Value, tuple[int, int, int, int]], None] | None = None
+    padded: tuple[Value, Sides] | None = None
+    blocked: tuple[Value, tuple[int, int], Sides] | None = None  # source, block (height, width), padding
+    unblock: Callable[[Value, Sides], None] | None = None  # makes what is left when blocks are put together
 
     @property
     def rank(self) -> int:
@@ -54,6 +58,7 @@ class Builder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.notes: list[str] = []
+        self.first_input = ""
         self.reserved: set[str] = set()
         self._names: set[str] = set()
         self._constants: dict[tuple[str, Shape, bytes], str] = {}

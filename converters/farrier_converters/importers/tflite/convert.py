@@ -24,7 +24,7 @@ OPSET = 17
 IR_VERSION = 8
 PLAIN = ("float32", "int32", "int64", "bool")
 INTEGERS = ("int8", "uint8", "int16", "int4")
-CONSTANTS = ("FILL", "RANGE", "ZEROS_LIKE", "FLOOR_DIV", "FLOOR_MOD")  # taken where they compute shapes
+CONSTANTS = ("RANGE", "ZEROS_LIKE", "FLOOR_DIV", "FLOOR_MOD")  # taken where they compute shapes
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
 
 
@@ -138,6 +138,7 @@ def _values(b: Builder, file: TfliteFile, path: Path, rows: int | None) -> list[
         except ValueError as error:
             raise InputError(f"{path}: the input {tensor.name!r} is damaged: {error}") from None
         b.put(value, b.fresh(value.name), None, shape)
+    b.first_input = next((values[i].forms[layout.identity(values[i].rank)] for i in file.inputs), "")
     b.reserve(values[index].name for index in file.outputs)
     return values
 

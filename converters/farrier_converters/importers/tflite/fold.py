@@ -11,7 +11,7 @@ from . import layout
 
 MAX_FOLDED_ELEMENTS = 1 << 24
 
-Fold = Callable[[list[np.ndarray], dict[str, Any]], np.ndarray]
+Fold = Callable[[list[np.ndarray], dict[str, Any]], np.ndarray | None]
 
 
 def fold(name: str, inputs: list[np.ndarray], options: dict[str, Any], dtype: str) -> np.ndarray | None:
@@ -20,7 +20,10 @@ def fold(name: str, inputs: list[np.ndarray], options: dict[str, Any], dtype: st
     if function is None:
         return None
     wide = [a.astype(np.int64) if a.dtype.kind in "iu" and name != "DEQUANTIZE" else a for a in inputs]
-    result = np.asarray(function(wide, options))
+    found = function(wide, options)
+    if found is None:
+        return None
+    result = np.asarray(found)
     if result.size > MAX_FOLDED_ELEMENTS:
         raise ValueError(f"a constant of {result.size} elements")
     return result if result.dtype.kind in "iu" else result.astype(dtype, copy=False)
@@ -41,10 +44,10 @@ def _strided_slice(a: list[np.ndarray], o: dict[str, Any]) -> np.ndarray:
     return x[tuple(key)]
 
 
-def _fill(a: list[np.ndarray], _o: dict[str, Any]) -> np.ndarray:
+def _fill(a: list[np.ndarray], _o: dict[str, Any]) -> np.ndarray | None:
     shape = a[0].ravel().tolist()
     if any(layout.free(s) for s in shape):
-        raise layout.BatchError("a constant has the number of rows as its size")
+        return None
     if np.prod(shape, dtype=object) > MAX_FOLDED_ELEMENTS:
         raise ValueError(f"a constant of shape {shape}")
     return np.full(shape, a[1].ravel()[0])

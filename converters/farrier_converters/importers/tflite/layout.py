@@ -14,6 +14,7 @@ Shape = tuple[int, ...]
 
 BATCH = 1_000_003  # a prime, and no size of an axis that occurs
 NCHW: Order = (0, 3, 1, 2)
+NCW: Order = (0, 2, 1)
 
 
 class BatchError(ValueError):
@@ -43,6 +44,17 @@ def relative(held: Order, wanted: Order) -> Order:
 def only_relabels(shape: Sequence[int], held: Order, wanted: Order) -> bool:
     """Say whether both orders lay the elements out alike, because all that moves has size 1."""
     return [a for a in held if shape[a] != 1] == [a for a in wanted if shape[a] != 1]
+
+
+def carried(shape: Sequence[int], held: Order, target: Sequence[int]) -> Order | None:
+    """Return an order for `target` that keeps elements where they are, if only axes of size 1 come or go."""
+    before = [axis for axis, size in enumerate(shape) if size != 1]
+    after = [axis for axis, size in enumerate(target) if size != 1]
+    if [shape[a] for a in before] != [target[a] for a in after]:
+        return None
+    moved = [after[before.index(axis)] for axis in held if shape[axis] != 1]
+    candidates = [o for o in (identity(len(target)), NCHW, NCW) if len(o) == len(target)]
+    return next((o for o in candidates if [a for a in o if target[a] != 1] == moved), None)
 
 
 def broadcast(a: Sequence[int], b: Sequence[int]) -> Shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._operation import Handler, Operation
+from .blocks import BLOCKS
 from .conv import CONV
 from .elementwise import ELEMENTWISE
 from .matrix import MATRIX
@@ -13,6 +14,7 @@ from .resample import RESAMPLE
 from .shapes import SHAPES
 
 HANDLERS: dict[str, Handler] = {
+    **BLOCKS,
     **CONV,
     **ELEMENTWISE,
     **MATRIX,

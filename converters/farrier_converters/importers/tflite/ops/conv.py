@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from .. import layout, schema
 from ..builder import Builder, Value
 from ..layout import NCHW
@@ -142,51 +140,8 @@ def _transpose_conv(b: Builder, op: Operation) -> None:
     b.put(op.output, name, NCHW, (x.shape[0], height, width, channels))
 
 
-def _space_to_batch(b: Builder, op: Operation) -> None:
-    x, block, pads = op.input(0), op.integers(1), op.constant(2)
-    if x.rank != 4 or len(block) != 2 or pads.shape != (2, 2):
-        raise UnsupportedError("only images can be cut into blocks")
-    (top, bottom), (left, right) = ((int(a), int(z)) for a, z in pads)
-    around, cut = (top, left, bottom, right), (block[0], block[1])
-    op.output.blocked = (x, cut, around)
-    n, height, width, channels = x.shape
-    height, width = height + top + bottom, width + left + right
-    if min(cut) < 1 or min(around) < 0 or height % cut[0] or width % cut[1]:
-        raise ValueError("the blocks do not fit the image")
-    amounts = b.integers("pads", [0, top, left, 0, 0, bottom, right, 0])
-    name = b.node("Pad", [b.get(x), amounts, b.constant("zero", np.float32(0))], f"{op.output.name}/pad")
-    split = (n, height // cut[0], cut[0], width // cut[1], cut[1], channels)
-    name = b.reshape(name, split, f"{op.output.name}/split")
-    name = b.node("Transpose", [name], f"{op.output.name}/blocks", perm=[2, 4, 0, 1, 3, 5])
-    shape = (cut[0] * cut[1] * n, height // cut[0], width // cut[1], channels)
-    b.put(op.output, b.reshape(name, shape, op.output.name), None, shape)
-
-
-def _batch_to_space(b: Builder, op: Operation) -> None:
-    x, block, crops = op.input(0), op.integers(1), op.constant(2)
-    if x.rank != 4 or len(block) != 2 or crops.shape != (2, 2):
-        raise UnsupportedError("only images can be put together from blocks")
-    (top, bottom), (left, right) = ((int(a), int(z)) for a, z in crops)
-    if x.unblock is not None:
-        x.unblock(op.output, (top, left, bottom, right))
-        return
-    n, height, width, channels = x.shape
-    if min(*block, top + 1, left + 1, bottom + 1, right + 1) < 1 or n % (block[0] * block[1]):
-        raise ValueError("the blocks do not fit the image")
-    n //= block[0] * block[1]
-    name = b.reshape(b.get(x), (*block, n, height, width, channels), f"{op.output.name}/split")
-    name = b.node("Transpose", [name], f"{op.output.name}/image", perm=[2, 3, 0, 4, 1, 5])
-    height, width = height * block[0], width * block[1]
-    name = b.reshape(name, (n, height, width, channels), f"{op.output.name}/whole")
-    bounds = ([top, left], [height - bottom, width - right], [1, 2])
-    name = b.node("Slice", [name, *(b.integers("bounds", v) for v in bounds)], op.output.name)
-    b.put(op.output, name, None, (n, height - top - bottom, width - left - right, channels))
-
-
 CONV: dict[str, Handler] = {
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _depthwise,
     "TRANSPOSE_CONV": _transpose_conv,
-    "SPACE_TO_BATCH_ND": _space_to_batch,
-    "BATCH_TO_SPACE_ND": _batch_to_space,
 }

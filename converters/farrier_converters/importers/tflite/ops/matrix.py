@@ -8,7 +8,6 @@ import numpy as np
 
 from .. import layout
 from ..builder import Builder, Value
-from ..layout import NCHW
 from ._operation import Handler, Operation, UnsupportedError
 
 
@@ -48,13 +47,13 @@ def _rows(b: Builder, x: Value, depth: int, weight: Value) -> tuple[str, str]:
     """Return the input as a matrix and the weights that belong to it."""
     image = x.flattened if x.flattened is not None else x
     per_row = math.prod(image.shape[1:])
-    if image.native == NCHW and per_row == depth and weight.constant is not None:
-        _, height, width, channels = image.shape
-        if not layout.only_relabels(image.shape, NCHW, layout.identity(4)):
-            name = b.node("Flatten", [b.get(image, NCHW)], f"{x.name}/flat", axis=1)
-            cube = weight.constant.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
-            columns = np.ascontiguousarray(cube).reshape(-1, depth).astype(np.float32, copy=False)
-            return name, b.constant(weight.name, columns)
+    order = image.native
+    plain = layout.only_relabels(image.shape, order, layout.identity(image.rank))
+    if not plain and order[0] == 0 and per_row == depth and weight.constant is not None:
+        name = b.node("Flatten", [b.get(image, order)], f"{x.name}/flat", axis=1)
+        cube = weight.constant.reshape(-1, *image.shape[1:]).transpose(order)
+        columns = np.ascontiguousarray(cube).reshape(-1, depth).astype(np.float32, copy=False)
+        return name, b.constant(weight.name, columns)
     columns = b.get(weight)
     if x.rank == 2 and x.shape[1] == depth:
         return b.get(x), columns

@@ -9,20 +9,63 @@ from functools import partial
 import numpy as np
 
 from .. import layout
-from ..builder import Builder, Value
+from ..builder import Builder, Sides, Value
 from ._operation import Handler, Operation, UnsupportedError
 
 
 def reshape_to(b: Builder, x: Value, output: Value, target: Sequence[int]) -> None:
-    """Reshape in the file's order; a stored form that lays the elements out alike is used as it is."""
+    """Reshape in the file's order.
+
+    Where only axes of size 1 come or go, the stored order stays; where a stored form lays the elements out alike, it is
+    used as it is. Only what is left costs a transpose.
+    """
     shape = layout.reshaped(x.shape, target)
+    if x.origin is not None and x.origin.shape == shape:  # there and back
+        output.shape, output.forms = shape, dict(x.origin.forms)
+        return
+    kept = None if x.constant is not None else layout.carried(x.shape, x.native, shape)
+    if kept is not None:
+        output.origin = x
+        stored = b.reshape(b.get(x, x.native), layout.permuted(shape, kept), output.name)
+        b.put(output, stored, kept, shape)
+        _carry(b, x, output)
+        return
     identity = layout.identity(x.rank)
     held = next((o for o in x.forms if layout.only_relabels(x.shape, o, identity)), None)
-    image = held is None and x.constant is None and x.native == layout.NCHW
-    if image and shape == (x.shape[0], math.prod(x.shape[1:])):
+    if held is None and x.constant is None and x.native[0] == 0 and shape == _flat(x):
         output.flattened = x
     source = b.get(x) if held is None else x.forms[held]
     b.put(output, b.reshape(source, shape, output.name), None, shape)
+
+
+def _flat(x: Value) -> layout.Shape:
+    return x.shape[0], math.prod(x.shape[1:])
+
+
+def _carry(b: Builder, x: Value, output: Value) -> None:
+    """A sequence that becomes an image of height one, or the reverse, remembers what came before it."""
+    if x.rank == 3 and output.shape == (x.shape[0], 1, *x.shape[1:]):
+        output.padded = _lifted(b, x.padded)
+        if x.blocked is not None and (source := _lifted(b, (x.blocked[0], x.blocked[2]))):
+            output.blocked = (source[0], x.blocked[1], source[1])
+    undo = x.unblock
+    if undo is not None and x.rank == 4 and output.shape == (x.shape[0], *x.shape[2:]):
+
+        def unblock(result: Value, crops: Sides) -> None:
+            image = Value(f"{result.name}/image", (), result.dtype)
+            undo(image, crops)
+            reshape_to(b, image, result, (image.shape[0], *image.shape[2:]))
+
+        output.unblock = unblock
+
+
+def _lifted(b: Builder, source: tuple[Value, Sides] | None) -> tuple[Value, Sides] | None:
+    if source is None:
+        return None
+    x, sides = source
+    image = Value(f"{x.name}/image", (), x.dtype)
+    reshape_to(b, x, image, (x.shape[0], 1, *x.shape[1:]))
+    return image, sides
 
 
 def _reshape(b: Builder, op: Operation) -> None:
@@ -91,8 +134,9 @@ def _pad(mode: str, b: Builder, op: Operation) -> None:
         inputs.append(b.constant("fill", np.array(fill, x.dtype)))
     name = b.node("Pad", inputs, op.output.name, mode=kind)
     b.put(op.output, name, order, [s + int(sum(p)) for s, p in zip(x.shape, pads, strict=True)])
-    if kind == "constant" and fill == 0 and x.rank == 4 and not pads[[0, 3]].any():
-        (top, bottom), (left, right) = pads[1:3].tolist()
+    if kind == "constant" and fill == 0 and x.rank in (3, 4) and not pads[[0, -1]].any():
+        top, bottom = pads[1].tolist() if x.rank == 4 else (0, 0)
+        left, right = pads[-2].tolist()
         op.output.padded = (x, (top, left, bottom, right))
 
 
@@ -132,6 +176,18 @@ def _broadcast_to(b: Builder, op: Operation) -> None:
     b.put(op.output, name, None, layout.broadcast(x.shape, shape))
 
 
+def _fill(b: Builder, op: Operation) -> None:
+    """A constant with as many rows as the input; all others are folded."""
+    rows, *sizes = op.integers(0)
+    if rows != layout.BATCH or any(map(layout.free, sizes)):
+        raise layout.BatchError("the number of rows is used as a value")
+    value = op.constant(1).ravel()[:1].astype(op.output.dtype).reshape((1,) * (1 + len(sizes)))
+    count = b.node("Shape", [b.first_input], f"{op.output.name}/rows", start=0, end=1)
+    shape = b.node("Concat", [count, b.integers("sizes", sizes)], f"{op.output.name}/shape", axis=0)
+    name = b.node("Expand", [b.constant("fill", value), shape], op.output.name)
+    b.put(op.output, name, None, (rows, *sizes))
+
+
 def _shape(_b: Builder, op: Operation) -> None:
     """The shape is known while importing: a constant that may hold the number of rows."""
     sizes = np.array(op.input(0).shape, np.int64)
@@ -151,4 +207,5 @@ SHAPES: dict[str, Handler] = {
     "TILE": _tile,
     "BROADCAST_TO": _broadcast_to,
     "SHAPE": _shape,
+    "FILL": _fill,
 }
