@@ -1,0 +1,65 @@
+"""Find the float weights that stored ones came from: in the model as it came, or cleaned and fused."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from farrier_contracts.errors import FarrierError
+
+from .. import passes
+from ..graph.edit import Graph, attribute
+from ..model import Model
+from .quantizers import ConstantQuantizer
+
+SUFFIXES = ("_quantized", "_q", "_int8")
+
+
+def channel_axis(node: onnx.NodeProto) -> int:
+    """Return the axis of a node's weights along which its results are independent."""
+    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
+        return 0
+    return 1 if node.op_type == "Gemm" else -1
+
+
+class Originals:
+    """The constants of a float model by the nodes and names that others keep."""
+
+    def __init__(self, a: Model) -> None:
+        self.graphs = [Graph(a)]
+        fused = _fused(a)
+        if fused is not None:
+            self.graphs.insert(0, Graph(fused))
+        self.nodes = [{(n.op_type, n.name): n for n in g.nodes if n.name} for g in self.graphs]
+
+    def weight(self, node: onnx.NodeProto, stored: ConstantQuantizer) -> np.ndarray | None:
+        """Return the float weights (same shape) that are nearest to what a node of B has stored."""
+        found = self._candidates(node, 1, stored)
+        values = stored.values
+        return min(found, key=lambda v: float(np.square(v - values).sum()), default=None)
+
+    def bias(self, node: onnx.NodeProto, stored: ConstantQuantizer) -> np.ndarray | None:
+        """Return the float bias, flat, that a node of B has stored."""
+        found = [v.reshape(-1) for v in self._candidates(node, 2, stored)]
+        values = stored.values.reshape(-1)
+        return min(found, key=lambda v: float(np.square(v - values).sum()), default=None)
+
+    def _candidates(self, node: onnx.NodeProto, position: int, stored: ConstantQuantizer) -> list[np.ndarray]:
+        names = [stored.name, *(stored.name.removesuffix(s) for s in SUFFIXES if stored.name.endswith(s))]
+        found: list[np.ndarray] = []
+        for graph, nodes in zip(self.graphs, self.nodes, strict=True):
+            twin = nodes.get((node.op_type, node.name))
+            own = [twin.input[position]] if twin is not None and len(twin.input) > position else []
+            values = (graph.constant(name) for name in (*own, *names) if name)
+            found += [v for v in values if v is not None and v.shape == stored.integers.shape and v.dtype.kind == "f"]
+        return found
+
+
+def _fused(a: Model) -> Model | None:
+    try:
+        for name in ("clean", "fuse"):
+            step = passes.get(name)
+            a = step.run(a, step.options(), passes.Context())
+    except FarrierError:
+        return None
+    return a
