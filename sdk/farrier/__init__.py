@@ -14,6 +14,7 @@ from farrier_contracts import __version__
 if TYPE_CHECKING:
     from .benchmark import bench
     from .collector import collect
+    from .comparison import compare
     from .flashing import flash
     from .optimization import optimize
     from .showcase import demo
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 FUNCTIONS: dict[str, str] = {
     "optimize": "farrier.optimization",
     "bench": "farrier.benchmark",
+    "compare": "farrier.comparison",
     "flash": "farrier.flashing",
     "collect": "farrier.collector",
     "dashboard": "farrier.web",
     "demo": "farrier.showcase",
 }
 
-__all__ = ["__version__", "bench", "collect", "dashboard", "demo", "flash", "optimize"]
+__all__ = ["__version__", "bench", "collect", "compare", "dashboard", "demo", "flash", "optimize"]
 
 
 def __getattr__(name: str) -> Any:

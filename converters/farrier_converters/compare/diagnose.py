@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from .causes import Cure, Finding, activation_cause, bias_cause, join_cause, weight_cause, whole_cause
-from .causes.model import ACTIVATION_OUTLIER, DAMAGED_ZERO_POINT, DEAD_RANGE, SATURATION, SENSITIVE
+from .causes.model import (
+    ACTIVATION_OUTLIER,
+    DAMAGED_ZERO_POINT,
+    DEAD_RANGE,
+    SATURATION,
+    SENSITIVE,
+    WEIGHT_OUTLIER,
+)
 from .facts import Facts
 from .probe import decibels
 
@@ -24,16 +32,32 @@ def diagnose(facts: Facts) -> list[Finding]:
     whole = None if joins else whole_cause(list(facts.activations.values()))
     if whole is not None:
         ranges = [f for f in ranges if f.cause not in RANGES]
+    weights = [f for f in map(weight_cause, facts.weights()) if f is not None]
+    weights, ranges = _roots(weights, ranges)
     found = [
         *([whole] if whole is not None else []),
         *joins,
         *ranges,
-        *(f for f in map(weight_cause, facts.weights()) if f is not None),
+        *weights,
         *(f for f in map(bias_cause, facts.biases()) if f is not None),
     ]
     found = [f for f in found if f.weight >= LEAST_WEIGHT]
     found.sort(key=lambda f: -f.weight)
     return found or list(_sensitive(facts))
+
+
+def _roots(weights: list[Finding], ranges: list[Finding]) -> tuple[list[Finding], list[Finding]]:
+    """Let a channel that stands out in weights and results of one layer be one finding: the weights make it."""
+    results = {(f.place.tensor, f.numbers.get("channel")): f for f in ranges if f.cause == ACTIVATION_OUTLIER}
+    merged, explained = [], []
+    for f in weights:
+        result = results.get((f.place.tensor, f.numbers.get("channel")))
+        if f.cause == WEIGHT_OUTLIER and result is not None:
+            explained.append(result)
+            merged.append(replace(f, weight=min(f.weight + result.weight, 1.0)))
+        else:
+            merged.append(f)
+    return merged, [f for f in ranges if f not in explained]
 
 
 def output_db(facts: Facts) -> float:
@@ -62,5 +86,3 @@ def _sensitive(facts: Facts) -> Iterable[Finding]:
             Cure(f"keep {place.node} in float, or give it more bits", exclude=(place.node,)),
             {"own_snr_db": own},
         )
-
-

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 
 from ..graph.edit import Graph, standard
-from ..model import Model
 from ..quantize.rules import LINEAR
 from .causes import ActivationFacts, BiasFacts, JoinFacts, Place, WeightFacts
 from .originals import Originals, channel_axis
@@ -17,6 +16,7 @@ from .pairs import Pair, origins
 from .probe import Probed
 from .quantizers import LIMITS, ActivationQuantizer, ConstantQuantizer
 
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 BULK = 0.999  # the share of values that counts as the bulk
 
 
@@ -83,7 +83,16 @@ class Facts:
             where = Place(p.name, node.name or node.output[0], node.op_type, self.shares.get(p.name, 0.0))
             powers = [self._power(n) for n in names]
             step = float(own.scale[0]) if own is not None and own.scale.size == 1 else None
-            yield JoinFacts(where, tuple(branches), shared and len(branches) > 1, tuple(powers), step)
+            shared = shared and len(branches) > 1
+            yield JoinFacts(where, tuple(branches), shared, tuple(powers), step, self.readers(p))
+
+    def readers(self, p: Pair) -> tuple[str, ...]:
+        """Return the nodes of B that compute from a pair's tensor."""
+        names = (p.made, *p.read)
+        nodes = (
+            n for name in names for n in self.graph.readers.get(name, []) if not standard(n, *CONVERSIONS)
+        )
+        return tuple(dict.fromkeys(n.name or n.output[0] for n in nodes))
 
     def _power(self, name: str) -> float:
         sums = self.probed.sums[name]
@@ -129,6 +138,7 @@ class Facts:
             back_shift=float(quantizer.back_zero_point[0]) - float(quantizer.zero_point[0]),
             is_input=p.op == "input",
             channel_bounds=sums.channel_bound,
+            readers=self.readers(p),
         )
 
 
@@ -138,7 +148,8 @@ def weight_facts(
     """Compare stored weights with float ones of the same shape, along an axis."""
     integers = np.moveaxis(stored.integers.astype(np.int64), axis, 0).reshape(wanted.shape[axis], -1)
     values, floats = (
-        np.moveaxis(v.astype(np.float64), axis, 0).reshape(wanted.shape[axis], -1) for v in (stored.values, wanted)
+        np.moveaxis(v.astype(np.float64), axis, 0).reshape(wanted.shape[axis], -1)
+        for v in (stored.values, wanted)
     )
     zero = stored.zero_point.astype(np.int64).reshape(-1)
     centred = integers - (zero[:, None] if stored.axis == axis and zero.size > 1 else zero[0])

@@ -51,8 +51,20 @@ class Originals:
             twin = nodes.get((node.op_type, node.name))
             own = [twin.input[position]] if twin is not None and len(twin.input) > position else []
             values = (graph.constant(name) for name in (*own, *names) if name)
-            found += [v for v in values if v is not None and v.shape == stored.integers.shape and v.dtype.kind == "f"]
+            fitted = (
+                _widened(v, stored.integers.shape) for v in values if v is not None and v.dtype.kind == "f"
+            )
+            found += [v for v in fitted if v is not None]
         return found
+
+
+def _widened(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return a constant with zeros behind it up to a shape, as channels of zeros are added; None where it is larger."""
+    if value.ndim != len(shape) or any(
+        have > wanted for have, wanted in zip(value.shape, shape, strict=True)
+    ):
+        return None
+    return np.pad(value, [(0, wanted - have) for have, wanted in zip(value.shape, shape, strict=True)])
 
 
 def _fused(a: Model) -> Model | None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ..graph.edit import Graph, reads, standard
 from ..model import subgraphs
 from ..quantize.rules import CARRIERS
 from .quantizers import Quantizers
 
 SUFFIXES = ("_DequantizeLinear_Output", "_dequantized", "_dq", "/DequantizeLinear_output_0")
+BEFORE = "_float"  # what an operator makes, before the quantizer behind it
 ACTIVATIONS = ("Relu", "Clip")
 
 
@@ -24,6 +27,16 @@ class Pair:
     node: str  # of B, where the tensor is computed: its name, or its first output; "" for an input
     op: str  # of that node; "input" for an input
     sources: tuple[str, ...] = ()  # the pairs (by name) that feed it in B
+    extra: int = 0  # channels of zeros that B has behind A's, along axis 1
+
+    def widened(self, value: np.ndarray) -> np.ndarray:
+        """Return A's tensor with B's extra channels, zeros."""
+        ends = [(0, self.extra if axis == 1 else 0) for axis in range(value.ndim)]
+        return np.pad(value, ends) if self.extra else value
+
+    def narrowed(self, value: np.ndarray) -> np.ndarray:
+        """Return B's tensor without its extra channels."""
+        return value[:, : value.shape[1] - self.extra] if self.extra else value
 
     @property
     def result(self) -> str:
@@ -61,6 +74,8 @@ def _made(a: Graph, b: Graph, name: str, made_in_b: set[str], quantizers: Quanti
     """Return the tensor of B, before its quantizer, that is A's tensor `name`; None where there is none."""
     candidates = (name, *(name + suffix for suffix in SUFFIXES))
     present = next((n for n in candidates if n in made_in_b), None)
+    if present is None and name + BEFORE in quantizers.activations:
+        return name + BEFORE
     if present is None:
         return _before_dropped_activation(a, b, name, made_in_b)
     if _takes_activation(a, name, made_in_b):
@@ -75,7 +90,7 @@ def _takes_activation(a: Graph, name: str, made_in_b: set[str]) -> bool:
     if reader is None or not standard(reader, *ACTIVATIONS) or reader.input[0] != name:
         return False
     gone = reader.output[0]
-    return not any(n in made_in_b for n in (gone, *(gone + suffix for suffix in SUFFIXES)))
+    return not any(n in made_in_b for n in (gone, gone + BEFORE, *(gone + suffix for suffix in SUFFIXES)))
 
 
 def _before_dropped_activation(a: Graph, b: Graph, name: str, made_in_b: set[str]) -> str | None:

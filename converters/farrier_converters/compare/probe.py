@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +21,8 @@ from .quantizers import ActivationQuantizer, Quantizers, find
 from .sketch import Sketch
 
 Batches = Callable[[], Iterator[dict[str, np.ndarray]]]
+RESCALED = 0.05  # a channel is rescaled when its size differs by this share
+RESCALED_LEFT = 0.03  # of the squared values may be explained by nothing else
 MOST_DB = 150.0  # what stands for "no error at all"
 
 
@@ -105,14 +108,16 @@ def probe(
     progress: Callable[[float], None] = lambda share: None,
     settings: ProbeSettings = ProbeSettings(),
 ) -> Probed:
-    """Compare all pairs of float tensors over the batches, three runs each; raises InputError where one does not run."""
+    """Compare all pairs of float tensors over the batches, three runs each; raises InputError where that fails."""
     graph_a, graph_b = Graph(a), Graph(b)
     quantizers = find(graph_b)
     first = next(batches(), None)
     if first is None:
         raise InputError("the data holds no rows to compare on")
     pairs, sizes, dtypes = _comparable(a, b, pair(graph_a, graph_b, quantizers), first, settings)
-    unpaired = tuple(n for node in graph_a.nodes for n in node.output if n and n not in {p.name for p in pairs})
+    unpaired = tuple(
+        n for node in graph_a.nodes for n in node.output if n and n not in {p.name for p in pairs}
+    )
     sums = {
         p.name: LayerSums(_axis(graph_b, p), sketch=Sketch() if p.made in quantizers.activations else None)
         for p in pairs
@@ -133,7 +138,9 @@ def _axis(b: Graph, p: Pair) -> int:
     return -1 if any(standard(node, "MatMul", "Gemm") for node in readers) else 1
 
 
-def open_session(proto: onnx.ModelProto, what: str, *, threads: int, optimize: bool = False) -> run.InferenceSession:
+def open_session(
+    proto: onnx.ModelProto, what: str, *, threads: int, optimize: bool = False
+) -> run.InferenceSession:
     """Open a graph; raises InputError that calls it `what`."""
     try:
         return run.session(proto, threads=threads, optimize=optimize)
@@ -141,10 +148,12 @@ def open_session(proto: onnx.ModelProto, what: str, *, threads: int, optimize: b
         raise InputError(f"ONNX Runtime cannot run {what}: {run.brief(error)}") from None
 
 
-def call(session: run.InferenceSession, names: Sequence[str], feeds: dict[str, np.ndarray], what: str) -> list:
+def call(
+    session: run.InferenceSession, names: Sequence[str], feeds: dict[str, np.ndarray], what: str
+) -> list:
     """Run once; raises InputError that calls the graph `what`."""
     try:
-        return session.run(list(names), feeds)
+        return list(session.run(list(names), feeds))
     except run.runtime_errors() as error:
         raise InputError(f"the data does not fit {what}: {run.brief(error)}") from None
 
@@ -158,25 +167,49 @@ def _comparable(
     kept, sizes, dtypes = [], {}, {}
     for p in pairs:
         x, y = one[p.name], two[p.result]
-        if x is None or y is None or x[0].kind != "f" or y[0].kind != "f" or x[1] != y[1]:
+        if not all(isinstance(v, np.ndarray) and v.dtype.kind == "f" for v in (x, y)):
             continue
-        kept.append(p)
-        sizes[p.name], dtypes[p.name] = int(np.prod(x[1])), x[0]
+        extra = _extra(x.shape, y.shape)
+        if extra is None or rescaled(x, replace(p, extra=extra).narrowed(y)):
+            continue
+        kept.append(replace(p, extra=extra))
+        sizes[p.name], dtypes[p.name] = x.size, x.dtype
     if not kept:
         raise InputError("the two models share no float tensor by name and shape; nothing can be compared")
     return kept, sizes, dtypes
 
 
+def _extra(a: tuple[int, ...], b: tuple[int, ...]) -> int | None:
+    """Return how many channels B's shape has more than A's, along axis 1; None where they differ otherwise."""
+    if a == b:
+        return 0
+    alike = len(a) == len(b) > 1 and b[1] > a[1] and (a[0], *a[2:]) == (b[0], *b[2:])
+    return b[1] - a[1] if alike else None
+
+
 def _values(
     model: Model, names: list[str], feeds: dict[str, np.ndarray], what: str, settings: ProbeSettings
-) -> dict[str, tuple[np.dtype, tuple[int, ...]] | None]:
+) -> dict[str, Any]:
     inner = [n for n in dict.fromkeys(names) if n not in feeds]
     session = open_session(with_outputs(model.proto, inner), what, threads=settings.threads)
-    found: dict[str, tuple[np.dtype, tuple[int, ...]] | None] = {n: (v.dtype, v.shape) for n, v in feeds.items()}
     values = call(session, inner or [model.outputs[0].name], feeds, what)
-    for name, value in zip(inner, values, strict=False):
-        found[name] = (value.dtype, value.shape) if isinstance(value, np.ndarray) else None
-    return found
+    return {**feeds, **dict(zip(inner, values, strict=False))}
+
+
+def rescaled(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether B holds the same channels (axis 1) in other sizes, as equalisation leaves them: no error to speak of."""
+    if a.ndim < 2 or a.shape[1] < 2 or not np.isfinite(b).all():
+        return False
+    x, y = (np.moveaxis(v, 1, 0).reshape(v.shape[1], -1).astype(np.float64) for v in (a, b))
+    power = np.square(x).sum(axis=1)
+    slope = (x * y).sum(axis=1) / np.maximum(power, 1e-300)
+    alive = (power > 0) & (slope > 0)
+    if alive.sum() < 2:
+        return False
+    factors = np.log(slope[alive])
+    left = np.square(y - slope[:, None] * x).sum() / max(np.square(y).sum(), 1e-300)
+    moved = np.abs(factors) > RESCALED
+    return bool(left < RESCALED_LEFT and moved.mean() > 0.5 and factors.std() > RESCALED)
 
 
 def _chunks(pairs: list[Pair], sizes: Mapping[str, int], limit: int) -> list[list[Pair]]:
@@ -216,15 +249,19 @@ def _run_chunk(
         open_session(part, "the second model layer by layer", threads=settings.threads) if made else None,
     ]
     for count, feeds in enumerate(batches, start=1):
-        values = dict(zip(inner, call(open_[0], inner, feeds, "the first model"), strict=True)) if inner else {}
+        values = (
+            dict(zip(inner, call(open_[0], inner, feeds, "the first model"), strict=True)) if inner else {}
+        )
         values |= {n: feeds[n] for n in wanted if n in inputs}
         ran = dict(zip(made, call(open_[1], made, feeds, "the second model"), strict=True)) if made else {}
         fed = {n: v for n, v in feeds.items() if n in ask}
-        fed |= {n + FORCED: v for n, v in values.items() if n + FORCED in ask}
-        alone = dict(zip(made, call(open_[2], made, fed, "the second model"), strict=True)) if open_[2] else {}
+        fed |= {p.name + FORCED: p.widened(values[p.name]) for p in pairs if p.name + FORCED in ask}
+        alone = (
+            dict(zip(made, call(open_[2], made, fed, "the second model"), strict=True)) if open_[2] else {}
+        )
         for p in chunk:
             x = values[p.name]
-            sums[p.name].add(x, ran.get(p.result, x), alone.get(p.result, x))
+            sums[p.name].add(x, *(p.narrowed(y[p.result]) if p.result in y else x for y in (ran, alone)))
         progress(count / (count + 1))
     progress(1.0)
 

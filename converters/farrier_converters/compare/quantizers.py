@@ -99,7 +99,7 @@ def find(graph: Graph) -> Quantizers:
 
 
 def _parameters(graph: Graph, node: onnx.NodeProto) -> tuple[np.ndarray, np.ndarray] | None:
-    scale = graph.constant(node.input[1])
+    scale = _scale(graph, node.input[1])
     if scale is None or scale.ndim > 1:
         return None
     named = len(node.input) > 2 and bool(node.input[2])
@@ -107,6 +107,15 @@ def _parameters(graph: Graph, node: onnx.NodeProto) -> tuple[np.ndarray, np.ndar
     if zero is None or zero.dtype not in LIMITS or attribute(node, "block_size", 0):
         return None
     return scale.astype(np.float32), zero
+
+
+def _scale(graph: Graph, name: str) -> np.ndarray | None:
+    """Return a stored scale, or the product of two stored ones."""
+    scale, maker = graph.constant(name), graph.producer.get(name)
+    if scale is not None or maker is None or not standard(maker, "Mul"):
+        return scale
+    factors = [graph.constant(n) for n in maker.input]
+    return None if any(f is None for f in factors) else np.asarray(factors[0]) * np.asarray(factors[1])
 
 
 def _activation(graph: Graph, node: onnx.NodeProto) -> ActivationQuantizer | None:

@@ -70,19 +70,21 @@ def _own_errors(
     ask = {value.name for value in proto.graph.input}
     two = open_session(proto, "the second model layer by layer", threads=settings.threads)
     fed = {n: v for n, v in feeds.items() if n in ask}
-    fed |= {n + FORCED: v for n, v in values.items() if n + FORCED in ask}
+    fed |= {p.name + FORCED: p.widened(values[p.name]) for p in probed.pairs if p.name + FORCED in ask}
     alone = call(two, [p.result for p in made], fed, "the second model")
-    errors = {p.name: (values[p.name], y - values[p.name]) for p, y in zip(made, alone, strict=True)}
+    errors = {
+        p.name: (values[p.name], p.narrowed(y) - values[p.name]) for p, y in zip(made, alone, strict=True)
+    }
     return {name: pair for name, pair in errors.items() if np.any(pair[1]) and np.isfinite(pair[1]).all()}
 
 
 def _relative(value: np.ndarray, error: np.ndarray) -> float:
-    return float(np.square(error, dtype=np.float64).sum() / max(np.square(value, dtype=np.float64).sum(), 1e-30))
+    return float(
+        np.square(error, dtype=np.float64).sum() / max(np.square(value, dtype=np.float64).sum(), 1e-30)
+    )
 
 
 def _change(before: np.ndarray, after: np.ndarray) -> float:
     if not isinstance(before, np.ndarray) or before.dtype.kind != "f" or before.shape != after.shape:
         return 0.0
     return _relative(before, after.astype(np.float64) - before)
-
-

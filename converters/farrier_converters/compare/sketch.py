@@ -15,7 +15,7 @@ SMALLEST_REACH = 1e-30
 class Cost:
     """Squared error of a quantizer, summed over all values: what lies outside of its range, and its rounding.
 
-    `below` and `above` are shares of the values outside.
+    `below` and `above` are shares of the values that lie more than a step outside.
     """
 
     clipping: float
@@ -79,8 +79,8 @@ class Sketch:
         return Cost(
             clipping=float((counts * (over**2 + under**2)).sum()),
             rounding=float((counts * rounding)[~outside].sum()),
-            below=float(counts[under > 0].sum() / total),
-            above=float(counts[over > 0].sum() / total),
+            below=float(counts[under > step].sum() / total),
+            above=float(counts[over > step].sum() / total),
         )
 
     def best(self, levels: int, *, symmetric: bool = False) -> tuple[float, float]:

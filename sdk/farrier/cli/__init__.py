@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("farrier.cli.demo:demo", "Run the whole loop on this machine."),
     "optimize": ("farrier.cli.optimize:optimize", "Fit a model to a target within a budget."),
     "bench": ("farrier.cli.bench:bench", "Measure a model or bundle on this machine."),
+    "compare": ("farrier.cli.compare:compare", "Say where two models differ, and why."),
     "bundle": ("farrier.cli.bundle:bundle", "Build, inspect, verify and compare bundles."),
     "repo": ("farrier.cli.repo:repo", "Keep a signed update repository."),
     "flash": ("farrier.cli.flash:flash", "Install the agent on a device over SSH."),

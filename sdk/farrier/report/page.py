@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import plots, words
+from . import drops, plots, words
 
 if TYPE_CHECKING:
     from ..optimization.result import Entry
 
+STYLE = Path(__file__).with_name("style.css")
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
@@ -32,7 +33,18 @@ def html(facts: Mapping[str, Any], entries: Sequence[Entry]) -> str:
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     colours = {entry.name: index % plots.COLOURS for index, entry in enumerate(entries)}
-    return template.render(facts=facts, colours=colours, figures=_figures(facts, entries, colours))
+    return template.render(
+        facts=facts,
+        colours=colours,
+        figures=_figures(facts, entries, colours),
+        style=style(),
+        drops=drops.section(facts["drop_report"]) if facts.get("drop_report") else "",
+    )
+
+
+def style() -> str:
+    """Return the style sheet of every page."""
+    return STYLE.read_text(encoding="utf-8")
 
 
 def _figures(

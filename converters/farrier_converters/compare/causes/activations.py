@@ -37,7 +37,11 @@ def _span(extent: tuple[float, float]) -> float:
 
 def _inconsistent(f: ActivationFacts) -> Finding:
     cause = DAMAGED_SCALE if abs(f.back_ratio - 1) > 1e-4 else DAMAGED_ZERO_POINT
-    what = f"scale is {f.back_ratio:.4g} times" if cause == DAMAGED_SCALE else f"zero point is {f.back_shift:+.0f} off"
+    what = (
+        f"scale is {f.back_ratio:.4g} times"
+        if cause == DAMAGED_SCALE
+        else f"zero point is {f.back_shift:+.0f} off"
+    )
     return Finding(
         cause,
         f.place,
@@ -135,7 +139,7 @@ def _outlier_channel(f: ActivationFacts) -> Finding | None:
             "move the channel's size into the weights behind it (equalisation, SmoothQuant), or keep the layers that "
             "read it in float",
             equalize=True,
-            exclude=(f.place.node,) if f.place.node else (),
+            exclude=f.readers,
         ),
         {"channel": channel, "largest": largest, "median": middle, "times": largest / middle},
     )

@@ -12,7 +12,9 @@ WRONG_SCALE = 0.01  # between the bias's scale and that of its accumulator
 
 def bias_cause(f: BiasFacts) -> Finding | None:
     """Return what is wrong with a stored bias, or None."""
-    cure = Cure("quantize again: the bias belongs into the scale of its accumulator, input scale times weight scale")
+    cure = Cure(
+        "quantize again: the bias belongs into the scale of its accumulator, input scale times weight scale"
+    )
     if f.at_limit:
         return Finding(
             BIAS_OVERFLOW,
@@ -37,8 +39,8 @@ def bias_cause(f: BiasFacts) -> Finding | None:
         BIAS_DAMAGED,
         f.place,
         f.place.share * f.part,
-        f"the bias {f.name} is wrong by {wrong:.1%} of the layer's size (channel {channel}), its scale {ratio:.4g} times "
-        "that of its accumulator",
+        f"the bias {f.name} is wrong by {wrong:.1%} of the layer's size (channel {channel}), its scale {ratio:.4g} "
+        "times that of its accumulator",
         cure,
         {"error": wrong, "channel": channel, "scale_ratio": ratio},
     )

@@ -28,8 +28,8 @@ def _shared(f: JoinFacts) -> Finding | None:
         CLASH,
         f.place,
         min(weight, 1.0),
-        f"the branches of {f.place.node} share one scale, and {worst.place.tensor} is {times:.3g} times smaller than the "
-        "largest: it is left with few steps",
+        f"the branches of {f.place.node} share one scale, and {worst.place.tensor} is {times:.3g} times smaller than "
+        "the largest: it is left with few steps",
         _cure(f),
         {"times": times, "error_ratio": worst.ratio, "branches": len(f.branches)},
     )
@@ -59,5 +59,5 @@ def _cure(f: JoinFacts) -> Cure:
     return Cure(
         f"let each branch keep its own scale: quantize them apart, or keep {f.place.node} in float",
         {b.place.tensor: "mse" for b in f.branches},
-        exclude=(f.place.node,),
+        exclude=(f.place.node, *f.readers),
     )

@@ -99,6 +99,7 @@ class ActivationFacts:
     back_shift: float = 0.0  # zero point of the way back minus that of the way there
     is_input: bool = False
     channel_bounds: np.ndarray | None = None
+    readers: tuple[str, ...] = ()  # nodes that compute from it
 
     @property
     def ratio(self) -> float:
@@ -116,8 +117,8 @@ class WeightFacts:
     """Stored weights against the float ones, along the axis of independent results (all arrays: one per channel).
 
     `error` and `signal` are squared sums, `ideal` the error with a scale per channel in the same integers, `slope` the
-    least-squares factor from float to stored, `offset` the mean difference, `bound` the largest float magnitude, `steps`
-    the largest stored integer, `clipped` the share of values at the limit. `part`: of the layer's own error.
+    least-squares factor from float to stored, `offset` the mean difference, `bound` the largest float magnitude,
+    `steps` the largest stored integer, `clipped` the share of values at the limit. `part`: of the layer's own error.
     """
 
     place: Place
@@ -159,3 +160,4 @@ class JoinFacts:
     shared: bool
     powers: tuple[float, ...]  # mean square of each branch
     result_step: float | None  # of the result's quantizer
+    readers: tuple[str, ...] = ()  # nodes that compute from the result

@@ -51,10 +51,14 @@ def _damaged(f: WeightFacts) -> Finding | None:
             WEIGHT_SATURATION,
             f.place,
             f.place.share * f.part,
-            f"{f.clipped[channel]:.1%} of the weights {f.name} in channel {channel} sit at the largest integer: the scale "
-            "is too small",
+            f"{f.clipped[channel]:.1%} of the weights {f.name} in channel {channel} sit at the largest integer: the "
+            "scale is too small",
             Cure("quantize the weights again from the float model"),
-            {"channel": channel, "clipped_share": float(f.clipped[channel]), "slope": float(f.slope[channel])},
+            {
+                "channel": channel,
+                "clipped_share": float(f.clipped[channel]),
+                "slope": float(f.slope[channel]),
+            },
         )
     if not wrong.any():
         return None
@@ -83,9 +87,13 @@ def _outlier(f: WeightFacts) -> Finding | None:
         WEIGHT_OUTLIER,
         f.place,
         f.place.share * f.part * (1 - 1 / max(ratio, 1.0)),
-        f"channel {channel} of the weights {f.name} is {f.bound[channel] / max(middle, 1e-300):.3g} times as large as the "
-        f"middle one and takes the one scale: half of the channels have at most {steps:.0f} steps",
-        Cure("give each channel its own scale; where the target cannot, equalise", per_channel=True, equalize=True),
+        f"channel {channel} of the weights {f.name} is {f.bound[channel] / max(middle, 1e-300):.3g} times as large as "
+        f"the middle one and takes the one scale: half of the channels have at most {steps:.0f} steps",
+        Cure(
+            "give each channel its own scale; where the target cannot, equalise",
+            per_channel=True,
+            equalize=True,
+        ),
         {
             "channel": channel,
             "times": float(f.bound[channel] / max(middle, 1e-300)),

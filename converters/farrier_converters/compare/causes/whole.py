@@ -21,12 +21,18 @@ def whole_cause(facts: Sequence[ActivationFacts]) -> Finding | None:
     does, the calibration data did not show what the network meets.
     """
     inner = [f for f in facts if not f.is_input]
-    misfit = [f for f in inner if f.ratio >= EXCEEDED and (f.cost.clipping > f.cost.rounding or f.ratio >= BAD_RATIO)]
+    misfit = [
+        f
+        for f in inner
+        if f.ratio >= EXCEEDED and (f.cost.clipping > f.cost.rounding or f.ratio >= BAD_RATIO)
+    ]
     if len(inner) < 2 or len(misfit) < max(FEWEST, MANY * len(inner)):
         return None
     source = next((f for f in facts if f.is_input and _input_differs(f)), None)
     worst = max(misfit, key=lambda f: f.place.share * f.explained)
-    weight = min(1.0, sum(f.place.share * f.explained for f in {id(f): f for f in (*misfit, *facts)}.values()))
+    weight = min(
+        1.0, sum(f.place.share * f.explained for f in {id(f): f for f in (*misfit, *facts)}.values())
+    )
     numbers = {
         "ranges": len(inner),
         "misfit": len(misfit),
@@ -41,15 +47,17 @@ def whole_cause(facts: Sequence[ActivationFacts]) -> Finding | None:
             weight,
             f"the input {source.place.tensor} was calibrated for {low:.4g} to {high:.4g} and gets {data[0]:.4g} to "
             f"{data[1]:.4g}: calibration rows were prepared otherwise than these",
-            Cure("prepare calibration rows as the model's inputs are (mean, scale, channel order), and calibrate again"),
+            Cure(
+                "prepare calibration rows as the model's inputs are (mean, scale, channel order), and calibrate again"
+            ),
             {**numbers, "low": low, "high": high, "data_low": data[0], "data_high": data[1]},
         )
     return Finding(
         THIN_CALIBRATION,
         worst.place,
         weight,
-        f"{len(misfit)} of {len(inner)} ranges do not fit this data, {worst.place.tensor} worst: they come from too few "
-        "rows, or from rows unlike these",
+        f"{len(misfit)} of {len(inner)} ranges do not fit this data, {worst.place.tensor} worst: they come from too "
+        "few rows, or from rows unlike these",
         Cure("calibrate with more rows, of every kind that the model will meet", methods),
         numbers,
     )
