@@ -49,6 +49,18 @@ MODELS = [
         )
     ),
     ("farrier optimize text.onnx -o out", 2, "is not an ONNX file"),
+    ("farrier compare none.onnx m.onnx --data rows.npz", 2, "there is no model at none.onnx"),
+    ("farrier compare m.onnx text.onnx --data rows.npz", 2, "is not an ONNX file"),
+    ("farrier compare m.onnx m.onnx", 2, "missing option '-d'"),
+    (
+        "farrier compare m.onnx other.onnx --data rows.npz",
+        2,
+        "the models take different inputs: m.onnx takes x FP32",
+    ),
+    ("farrier compare m.onnx m.tflite --data rows.npz", 2, "only ONNX models can be compared"),
+    ("farrier compare m.onnx m.onnx --data rows.npz --rows 0", 2, "rows must be at least 1"),
+    ("farrier compare m.onnx m.onnx --data rows.npz --apply cured.onnx", 2, "has no quantizers"),
+    ("farrier compare m.onnx m.onnx --data rows.npz --html no/x.html", 2, "the folder no does not exist"),
     ("farrier bench text.txt", 2, "of no kind that can be measured"),
     ("farrier optimize m.onnx --target nope -o out", 2, "choose one of: host"),
     ("farrier optimize m.onnx --max-drop much -o out", 2, "written like 1%"),
@@ -71,6 +83,9 @@ DATA = [
             ("shapes.npz", "has shape (64, 5)"),
         )
     ),
+    ("farrier compare m.onnx m.onnx --data none.npz", 2, "none.npz does not exist"),
+    ("farrier compare m.onnx m.onnx --data names.npz", 2, "image"),
+    ("farrier compare m.onnx m.onnx --data rows.npz --metric accuracy", 2, "needs an array 'labels'"),
     ("farrier optimize m.onnx --data objects.npz -o out", 2, "save plain numeric arrays"),
     ("farrier optimize m.onnx --data counts.npz -o out", 2, "they must agree"),
     ("farrier optimize m.onnx --data rows.npz --metric accuracy -o out", 2, "needs an array 'labels'"),
@@ -182,6 +197,14 @@ def write_models(folder: Path) -> None:
         graph = helper.make_graph([node], name, [x], [y], [constant])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         onnx.save(model, folder / f"{name}.onnx")
+    other = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["n", 4])
+    renamed = helper.make_graph(
+        [helper.make_node("MatMul", ["z", "weights-of-m"], ["y"])], "o", [other], [y], [constant]
+    )
+    onnx.save(
+        helper.make_model(renamed, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        folder / "other.onnx",
+    )
     whole = (folder / "m.onnx").read_bytes()
     (folder / "cut.onnx").write_bytes(whole[: len(whole) // 2])
     (folder / "text.onnx").write_text("no model")

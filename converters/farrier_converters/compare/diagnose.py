@@ -30,7 +30,7 @@ def diagnose(facts: Facts) -> list[Finding]:
     clashing = {name for f in joins for name in f.cure.methods}
     ranges = [f for f in ranges if f.cause != DEAD_RANGE or f.place.tensor not in clashing]
     whole = None if joins else whole_cause(list(facts.activations.values()))
-    if whole is not None:
+    if whole is not None and whole.weight >= LEAST_WEIGHT:
         ranges = [f for f in ranges if f.cause not in RANGES]
     weights = [f for f in map(weight_cause, facts.weights()) if f is not None]
     weights, ranges = _roots(weights, ranges)

@@ -80,7 +80,7 @@ class Facts:
             quantizers = [q for q in found if q is not None]
             shared = len(quantizers) == len(names) and all(q.same_scale(quantizers[0]) for q in quantizers)
             own = self.probed.quantizer(p)
-            where = Place(p.name, node.name or node.output[0], node.op_type, self.shares.get(p.name, 0.0))
+            where = Place(p.name, self._called(node), node.op_type, self.shares.get(p.name, 0.0))
             powers = [self._power(n) for n in names]
             step = float(own.scale[0]) if own is not None and own.scale.size == 1 else None
             shared = shared and len(branches) > 1
@@ -92,7 +92,12 @@ class Facts:
         nodes = (
             n for name in names for n in self.graph.readers.get(name, []) if not standard(n, *CONVERSIONS)
         )
-        return tuple(dict.fromkeys(n.name or n.output[0] for n in nodes))
+        return tuple(dict.fromkeys(self._called(n) for n in nodes))
+
+    def _called(self, node: onnx.NodeProto) -> str:
+        """Return a node's name, or that of the tensor that it makes for A."""
+        p = self.layers.get(node.output[0])
+        return node.name or (p.name if p is not None else node.output[0])
 
     def _power(self, name: str) -> float:
         sums = self.probed.sums[name]
@@ -103,6 +108,14 @@ class Facts:
             p = self.layers.get(node.output[0]) if standard(node, *LINEAR) else None
             if p is not None:
                 yield node, p
+
+    def _behind(self, p: Pair) -> float:
+        """Return the share of the loss that the weights behind a tensor make."""
+        names = {
+            out for name in (p.made, *p.read) for n in self.graph.readers.get(name, []) for out in n.output
+        }
+        layers = {self.layers[n].name for n in names if n in self.layers and n not in (p.made, *p.read)}
+        return sum(self.shares.get(n, 0.0) for n in sorted(layers - {p.name}))
 
     def _part(self, p: Pair) -> float:
         """Return the part of a layer's own error that its result's quantizer does not make."""
@@ -138,7 +151,9 @@ class Facts:
             back_shift=float(quantizer.back_zero_point[0]) - float(quantizer.zero_point[0]),
             is_input=p.op == "input",
             channel_bounds=sums.channel_bound,
+            clips=p.dropped,
             readers=self.readers(p),
+            behind=self._behind(p),
         )
 
 
@@ -156,23 +171,34 @@ def weight_facts(
     limit = int(np.abs(centred).max(initial=1)) or 1
     bound = np.abs(floats).max(axis=1, initial=0.0)
     ideal_step = np.maximum(bound / limit, 1e-300)[:, None]
-    signal = np.square(floats).sum(axis=1)
+    slope, offset, signal = _line(floats, values)
     step = stored.scale.astype(np.float64)
     low, high = LIMITS[stored.integers.dtype]
     return WeightFacts(
         place=place,
         name=name,
-        per_channel=stored.axis == axis,
+        per_channel=stored.axis == axis and bool(np.ptp(stored.scale)),
         error=np.square(values - floats).sum(axis=1),
         ideal=np.square(np.rint(floats / ideal_step) * ideal_step - floats).sum(axis=1),
         signal=signal,
-        slope=(values * floats).sum(axis=1) / np.maximum(signal, 1e-300),
-        offset=(values - floats).mean(axis=1),
+        slope=slope,
+        offset=offset,
         bound=bound,
         steps=np.abs(centred).max(axis=1, initial=0).astype(np.float64),
         clipped=((integers >= high) | (integers <= low + 1)).mean(axis=1),
+        size=floats.shape[1],
         step=step if step.size == len(bound) else np.full(len(bound), step.flat[0]),
     )
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return slope and offset of y over x by least squares, row by row, and the squared sum of x around its mean."""
+    mean_x, mean_y = x.mean(axis=1), y.mean(axis=1)
+    centred = x - mean_x[:, None]
+    power = np.square(centred).sum(axis=1)
+    flat = power <= 1e-12 * np.maximum(np.square(x).sum(axis=1), 1e-300)
+    slope = np.where(flat, 1.0, (centred * (y - mean_y[:, None])).sum(axis=1) / np.where(flat, 1.0, power))
+    return slope, mean_y - slope * mean_x, power
 
 
 def _layers(b: Graph, pairs: tuple[Pair, ...]) -> dict[str, Pair]:

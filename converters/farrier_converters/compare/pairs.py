@@ -24,9 +24,10 @@ class Pair:
     name: str  # in A
     made: str  # in B, before its quantizer
     read: tuple[str, ...]  # in B: behind its quantizer, and itself
-    node: str  # of B, where the tensor is computed: its name, or its first output; "" for an input
+    node: str  # of B, where the tensor is computed: its name, or else the tensor; "" for an input
     op: str  # of that node; "input" for an input
     sources: tuple[str, ...] = ()  # the pairs (by name) that feed it in B
+    dropped: bool = False  # the Relu or Clip that makes it in A is gone in B: the quantizer clips instead
     extra: int = 0  # channels of zeros that B has behind A's, along axis 1
 
     def widened(self, value: np.ndarray) -> np.ndarray:
@@ -54,11 +55,16 @@ def pair(a: Graph, b: Graph, quantizers: Quantizers) -> list[Pair]:
             continue
         quantizer = quantizers.activations.get(made)
         maker = b.producer.get(made)
-        node, op = ("", "input") if maker is None else (maker.name or maker.output[0], maker.op_type)
+        node, op = ("", "input") if maker is None else (maker.name or name, maker.op_type)
         read = ((*quantizer.results, quantizer.source) if quantizer else (made,)) or (made,)
-        found.append(Pair(name, made, tuple(read), node, op))
+        found.append(Pair(name, made, tuple(read), node, op, dropped=_dropped(a, name, op)))
     pairs = _with_sources(b, _unique(found))
     return _with_sources(b, [p for p in pairs if not _passes_through(p, pairs, quantizers)])
+
+
+def _dropped(a: Graph, name: str, op: str) -> bool:
+    maker = a.producer.get(name)
+    return maker is not None and standard(maker, *ACTIVATIONS) and op not in ACTIVATIONS
 
 
 def left_out(graph: Graph) -> list[str]:

@@ -22,7 +22,8 @@ from .sketch import Sketch
 
 Batches = Callable[[], Iterator[dict[str, np.ndarray]]]
 RESCALED = 0.05  # a channel is rescaled when its size differs by this share
-RESCALED_LEFT = 0.03  # of the squared values may be explained by nothing else
+RESCALED_LEFT = 0.01  # of a channel's squared values, at most, is then left unexplained
+AGREE_DB = 12.0
 MOST_DB = 150.0  # what stands for "no error at all"
 
 
@@ -165,12 +166,16 @@ def _comparable(
     one = _values(a, [p.name for p in pairs], feeds, "the first model", settings)
     two = _values(b, [p.result for p in pairs], feeds, "the second model", settings)
     kept, sizes, dtypes = [], {}, {}
+    outputs = {spec.name for spec in a.outputs}
+    sound = _outputs_agree(outputs, pairs, one, two)
     for p in pairs:
         x, y = one[p.name], two[p.result]
         if not all(isinstance(v, np.ndarray) and v.dtype.kind == "f" for v in (x, y)):
             continue
         extra = _extra(x.shape, y.shape)
-        if extra is None or rescaled(x, replace(p, extra=extra).narrowed(y)):
+        if extra is None:
+            continue
+        if sound and p.name not in outputs and rescaled(x, replace(p, extra=extra).narrowed(y)):
             continue
         kept.append(replace(p, extra=extra))
         sizes[p.name], dtypes[p.name] = x.size, x.dtype
@@ -196,6 +201,18 @@ def _values(
     return {**feeds, **dict(zip(inner, values, strict=False))}
 
 
+def _outputs_agree(outputs: set[str], pairs: list[Pair], one: dict[str, Any], two: dict[str, Any]) -> bool:
+    """Whether the outputs are near: only then were channels rescaled on purpose, and scaled back behind."""
+    found = [(one[p.name], two[p.result]) for p in pairs if p.name in outputs]
+    found = [(x, y) for x, y in found if np.shape(x) == np.shape(y) and x.dtype.kind == "f"]
+    return all(decibels(*_powers(x, y)) >= AGREE_DB for x, y in found)
+
+
+def _powers(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    wide = a.astype(np.float64)
+    return float(np.square(wide).sum()), float(np.square(wide - b).sum())
+
+
 def rescaled(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether B holds the same channels (axis 1) in other sizes, as equalisation leaves them: no error to speak of."""
     if a.ndim < 2 or a.shape[1] < 2 or not np.isfinite(b).all():
@@ -207,9 +224,9 @@ def rescaled(a: np.ndarray, b: np.ndarray) -> bool:
     if alive.sum() < 2:
         return False
     factors = np.log(slope[alive])
-    left = np.square(y - slope[:, None] * x).sum() / max(np.square(y).sum(), 1e-300)
+    left = np.square(y - slope[:, None] * x).sum(axis=1) / np.maximum(np.square(y).sum(axis=1), 1e-300)
     moved = np.abs(factors) > RESCALED
-    return bool(left < RESCALED_LEFT and moved.mean() > 0.5 and factors.std() > RESCALED)
+    return bool(np.median(left[alive]) < RESCALED_LEFT and moved.mean() > 0.5 and factors.std() > RESCALED)
 
 
 def _chunks(pairs: list[Pair], sizes: Mapping[str, int], limit: int) -> list[list[Pair]]:

@@ -99,7 +99,7 @@ def _further(plan: Plan, report: DropReport) -> Plan:
         p, activation = facts.by_name[name], facts.activations.get(name)
         total += facts.shares[name]
         by_quantizer = activation is not None and activation.cost.total > activation.own / 2
-        names += facts.readers(p) if by_quantizer else (p.node,)
+        names += (p.node, *facts.readers(p)) if by_quantizer else (p.node,)
     merged = tuple(dict.fromkeys([*found.exclude, *(n for n in names if n)]))
     return Plan(found.arithmetic, merged, found.methods, found.equalize)
 

@@ -79,8 +79,24 @@ def quantize(a: Model, plan: Plan, calibration: Dataset, progress: Callable[[str
     model = a
     for name in steps(plan):
         step = passes.get(name)
+        if name == "int8":
+            plan = replace(plan, exclude=_with_activations(model, plan.exclude))
         model = step.run(model, _options(step, plan), context)
     return model
+
+
+def _with_activations(fused: Model, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Add, for a name that is a Relu's or Clip's result, the operator that this belongs to."""
+    graph = Graph(fused)
+    found = list(names)
+    for name in names:
+        node = graph.producer.get(name)
+        before = (
+            graph.producer.get(node.input[0]) if node is not None and standard(node, "Relu", "Clip") else None
+        )
+        if before is not None:
+            found.append(before.name or before.output[0])
+    return tuple(dict.fromkeys(found))
 
 
 def steps(plan: Plan) -> tuple[str, ...]:

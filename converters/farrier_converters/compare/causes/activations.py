@@ -18,6 +18,7 @@ from .model import (
 BAD_RATIO = 5.0  # times the least error: 7 dB; a power-of-two scale alone costs up to 4
 WIDE = 2.0  # a range of this many times the data's is too wide
 SHIFTED = 0.2  # of the span: so much too long on one side, and too short on the other
+LEAK_STEPS = 4.0  # below zero, where there should be none
 OUTLIER_CHANNELS = 12.0  # largest over median bound of a channel
 FEWEST_CHANNELS = 4
 
@@ -26,9 +27,27 @@ def activation_cause(f: ActivationFacts) -> Finding | None:
     """Return what is wrong with the range of one tensor, or None."""
     if abs(f.back_ratio - 1) > 1e-4 or f.back_shift:
         return _inconsistent(f)
+    if f.clips and (leak := _leak(f)) is not None:
+        return leak
+    if has_outlier_channel(f) and f.cost.rounding + f.cost.clipping > 0:
+        return _outlier_channel(f)
     if f.ratio >= BAD_RATIO:
         return _clipping(f) if f.cost.clipping > f.cost.rounding else _coarse(f)
-    return _outlier_channel(f)
+    return None
+
+
+def has_outlier_channel(f: ActivationFacts) -> bool:
+    """Whether one channel is far larger than most, and the range is made for it: it goes well beyond the others."""
+    alive = _alive(f)
+    if len(alive) < FEWEST_CHANNELS:
+        return False
+    middle = float(np.median(alive))
+    reach = max(-f.extent[0], f.extent[1])
+    return float(alive.max()) >= OUTLIER_CHANNELS * middle and 2 * middle < reach < 2 * float(alive.max())
+
+
+def _alive(f: ActivationFacts) -> np.ndarray:
+    return np.zeros(0) if f.channel_bounds is None else f.channel_bounds[f.channel_bounds > 0]
 
 
 def _span(extent: tuple[float, float]) -> float:
@@ -49,6 +68,23 @@ def _inconsistent(f: ActivationFacts) -> Finding:
         f"{f.place.tensor} is dequantized otherwise than it is quantized: its {what} that of the way there",
         Cure("quantize again: scale and zero point of one tensor must be the same on both ways"),
         {"scale_ratio": f.back_ratio, "zero_point_shift": f.back_shift},
+    )
+
+
+def _leak(f: ActivationFacts) -> Finding | None:
+    """A range that should clip as an activation function did, and lets more through."""
+    step = _span(f.extent) / max(f.levels, 1)
+    below, above = min(f.data[0], 0.0) - f.extent[0], f.extent[1] - max(f.data[1], 0.0)
+    if below <= LEAK_STEPS * step or f.data[0] < 0 or above > _span(f.extent) / 2:
+        return None
+    return Finding(
+        DAMAGED_ZERO_POINT,
+        f.place,
+        f.place.share,
+        f"the range of {f.place.tensor}, {_range(f.extent)}, lets values below zero through, which its activation "
+        "function cut off: its zero point is wrong",
+        Cure("quantize again with ranges from this data", {f.place.tensor: "mse"}),
+        {"low": f.extent[0], "high": f.extent[1], "data_low": f.data[0], "data_high": f.data[1]},
     )
 
 
@@ -117,29 +153,23 @@ def _coarse(f: ActivationFacts) -> Finding:
     )
 
 
-def _outlier_channel(f: ActivationFacts) -> Finding | None:
-    bounds = f.channel_bounds
-    if bounds is None or len(bounds) < FEWEST_CHANNELS:
-        return None
-    alive = bounds[bounds > 0]
-    if len(alive) < FEWEST_CHANNELS:
-        return None
+def _outlier_channel(f: ActivationFacts) -> Finding:
+    alive, bounds = _alive(f), f.channel_bounds
+    assert bounds is not None
     largest, middle = float(alive.max()), float(np.median(alive))
-    if largest < OUTLIER_CHANNELS * middle:
-        return None
     channel = int(bounds.argmax())
     part = float(np.clip(f.cost.total / max(f.own, 1e-300), 0, 1))
     return Finding(
         ACTIVATION_OUTLIER,
         f.place,
-        f.place.share * part,
+        min(f.place.share * part + f.behind, 1.0),
         f"channel {channel} of {f.place.tensor} reaches {largest:.4g}, half of the channels stay below {middle:.4g}, "
         "and all share one scale",
         Cure(
             "move the channel's size into the weights behind it (equalisation, SmoothQuant), or keep the layers that "
             "read it in float",
             equalize=True,
-            exclude=f.readers,
+            exclude=tuple(n for n in (f.place.node, *f.readers) if n),
         ),
         {"channel": channel, "largest": largest, "median": middle, "times": largest / middle},
     )

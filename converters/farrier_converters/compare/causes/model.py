@@ -99,7 +99,9 @@ class ActivationFacts:
     back_shift: float = 0.0  # zero point of the way back minus that of the way there
     is_input: bool = False
     channel_bounds: np.ndarray | None = None
+    clips: bool = False  # its range has to do what a Relu or Clip did
     readers: tuple[str, ...] = ()  # nodes that compute from it
+    behind: float = 0.0  # share (0..1) of the loss that the weights of these nodes make
 
     @property
     def ratio(self) -> float:
@@ -116,8 +118,8 @@ class ActivationFacts:
 class WeightFacts:
     """Stored weights against the float ones, along the axis of independent results (all arrays: one per channel).
 
-    `error` and `signal` are squared sums, `ideal` the error with a scale per channel in the same integers, `slope` the
-    least-squares factor from float to stored, `offset` the mean difference, `bound` the largest float magnitude,
+    `error` is a squared sum, `signal` one around the mean, `ideal` the error with a scale per channel in the same
+    integers, `slope` and `offset` the least-squares line from float to stored, `bound` the largest float magnitude,
     `steps` the largest stored integer, `clipped` the share of values at the limit. `part`: of the layer's own error.
     """
 
@@ -133,6 +135,7 @@ class WeightFacts:
     steps: np.ndarray
     clipped: np.ndarray
     step: np.ndarray
+    size: int = 1  # values of one channel
     part: float = 1.0
 
 

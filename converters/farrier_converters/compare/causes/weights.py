@@ -30,48 +30,48 @@ def weight_cause(f: WeightFacts) -> Finding | None:
 
 def _damaged(f: WeightFacts) -> Finding | None:
     resolved = f.steps >= RESOLVED
-    off = np.abs(f.offset) / np.maximum(f.step, 1e-300)
-    if (resolved & (off > OFFSET_STEPS)).any():
-        channel = int(np.where(resolved, off, 0).argmax())
-        return Finding(
-            DAMAGED_ZERO_POINT,
-            f.place,
-            f.place.share * f.part,
-            f"the weights {f.name} are shifted by {off[channel]:.3g} steps in channel {channel}: a zero point is wrong",
-            Cure("quantize the weights again from the float model"),
-            {"channel": channel, "steps": float(off[channel]), "channels": int((off > OFFSET_STEPS).sum())},
-        )
-    wrong = resolved & (np.abs(f.slope - 1) > WRONG_SLOPE)
     by_slope = (f.slope - 1) ** 2 * f.signal
-    wrong &= by_slope > FOLLOWS * f.error
+    by_offset = f.offset**2 * f.size
     clipped = resolved & (f.clipped > CLIPPED) & (f.slope < 1 - WRONG_SLOPE / 4)
     if clipped.any():
         channel = int(np.where(clipped, f.error, 0).argmax())
-        return Finding(
+        return _again(
             WEIGHT_SATURATION,
-            f.place,
-            f.place.share * f.part,
+            f,
             f"{f.clipped[channel]:.1%} of the weights {f.name} in channel {channel} sit at the largest integer: the "
             "scale is too small",
-            Cure("quantize the weights again from the float model"),
             {
                 "channel": channel,
                 "clipped_share": float(f.clipped[channel]),
                 "slope": float(f.slope[channel]),
             },
         )
+    off = np.abs(f.offset) / np.maximum(f.step, 1e-300)
+    shifted = resolved & (off > OFFSET_STEPS) & (by_offset > FOLLOWS * (f.error - by_slope))
+    if shifted.any() and by_offset[shifted].sum() > by_slope[resolved].sum():
+        channel = int(np.where(shifted, off, 0).argmax())
+        return _again(
+            DAMAGED_ZERO_POINT,
+            f,
+            f"the weights {f.name} are shifted by {off[channel]:.3g} steps in channel {channel}: a zero point is wrong",
+            {"channel": channel, "steps": float(off[channel]), "channels": int(shifted.sum())},
+        )
+    wrong = resolved & (np.abs(f.slope - 1) > WRONG_SLOPE) & (by_slope > FOLLOWS * f.error)
     if not wrong.any():
         return None
     channel = int(np.where(wrong, by_slope, 0).argmax())
-    return Finding(
+    return _again(
         DAMAGED_SCALE,
-        f.place,
-        f.place.share * f.part,
+        f,
         f"the weights {f.name} stand for {f.slope[channel]:.3g} times the float ones in {int(wrong.sum())} of "
         f"{len(wrong)} channels: a scale is wrong",
-        Cure("quantize the weights again from the float model"),
         {"channel": channel, "slope": float(f.slope[channel]), "channels": int(wrong.sum())},
     )
+
+
+def _again(cause: str, f: WeightFacts, why: str, numbers: dict[str, float]) -> Finding:
+    cure = Cure("quantize the weights again from the float model")
+    return Finding(cause, f.place, f.place.share * f.part, why, cure, numbers)
 
 
 def _outlier(f: WeightFacts) -> Finding | None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .activations import BAD_RATIO
+from .activations import BAD_RATIO, has_outlier_channel
 from .model import PREPROCESSING, THIN_CALIBRATION, ActivationFacts, Cure, Finding
 
 MANY = 0.3  # of the ranges do not fit
 FEWEST = 3
 EXCEEDED = 2.5  # times the least error, through clipping: what a range of a few samples does
-INPUT_SPAN = 1.35  # the input's range and the data's differ by this factor, or
-INPUT_SHIFT = 0.1  # by this share of the span
+HALF = 0.5  # where there are few ranges
+SHORT = 0.94  # of the best range: what a few rows give,
+MOST = 0.6  # in so many of the ranges
+ALONE = 50.0  # a range this many times worse than the next is a fault of its own
+INPUT_CLIPPED = 0.15  # of the input's values: a few rows already show more than the rest
+INPUT_ROOM = 0.2  # of its range, on one side, that the input never uses: no row of its kind made that
 
 
 def whole_cause(facts: Sequence[ActivationFacts]) -> Finding | None:
@@ -20,21 +24,21 @@ def whole_cause(facts: Sequence[ActivationFacts]) -> Finding | None:
     Where the input's own range does not fit either, what calibrated was prepared otherwise than the data; where it
     does, the calibration data did not show what the network meets.
     """
+    facts = [f for f in facts if not has_outlier_channel(f)]
     inner = [f for f in facts if not f.is_input]
-    misfit = [
-        f
-        for f in inner
-        if f.ratio >= EXCEEDED and (f.cost.clipping > f.cost.rounding or f.ratio >= BAD_RATIO)
-    ]
-    if len(inner) < 2 or len(misfit) < max(FEWEST, MANY * len(inner)):
-        return None
+    clipped = {id(f) for f in facts if f.cost.clipping > f.cost.rounding}
+    misfit = [f for f in inner if f.ratio >= EXCEEDED and (id(f) in clipped or f.ratio >= BAD_RATIO)]
+    if len(misfit) < max(FEWEST, MANY * len(inner)) and not (misfit and _most_fall_short(inner)):
+        misfit = [f for f in facts if f.ratio >= EXCEEDED and (id(f) in clipped or f.ratio >= BAD_RATIO)]
+        if len(misfit) < max(2, HALF * len(facts)) or len(facts) < FEWEST or _alone(misfit):
+            return None
     source = next((f for f in facts if f.is_input and _input_differs(f)), None)
     worst = max(misfit, key=lambda f: f.place.share * f.explained)
     weight = min(
         1.0, sum(f.place.share * f.explained for f in {id(f): f for f in (*misfit, *facts)}.values())
     )
     numbers = {
-        "ranges": len(inner),
+        "ranges": len(facts),
         "misfit": len(misfit),
         "clipped_share": max(f.cost.below + f.cost.above for f in misfit),
     }
@@ -56,16 +60,24 @@ def whole_cause(facts: Sequence[ActivationFacts]) -> Finding | None:
         THIN_CALIBRATION,
         worst.place,
         weight,
-        f"{len(misfit)} of {len(inner)} ranges do not fit this data, {worst.place.tensor} worst: they come from too "
+        f"{len(misfit)} of {len(facts)} ranges do not fit this data, {worst.place.tensor} worst: they come from too "
         "few rows, or from rows unlike these",
         Cure("calibrate with more rows, of every kind that the model will meet", methods),
         numbers,
     )
 
 
+def _most_fall_short(inner: Sequence[ActivationFacts]) -> bool:
+    short = [f for f in inner if f.extent[1] - f.extent[0] < SHORT * (f.best[1] - f.best[0])]
+    return len(inner) >= FEWEST and len(short) >= MOST * len(inner)
+
+
+def _alone(misfit: Sequence[ActivationFacts]) -> bool:
+    ratios = sorted(f.ratio for f in misfit)
+    return ratios[-1] > ALONE * ratios[-2]
+
+
 def _input_differs(f: ActivationFacts) -> bool:
     (low, high), (data_low, data_high) = f.extent, (min(f.data[0], 0.0), max(f.data[1], 0.0))
-    span, data_span = max(high - low, 1e-300), max(data_high - data_low, 1e-300)
-    if max(span / data_span, data_span / span) > INPUT_SPAN:
-        return True
-    return max(abs(low - data_low), abs(high - data_high)) > INPUT_SHIFT * max(span, data_span)
+    room = max(data_low - low, high - data_high) / max(high - low, 1e-300)
+    return f.cost.below + f.cost.above > INPUT_CLIPPED or room > INPUT_ROOM
