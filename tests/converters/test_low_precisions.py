@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +46,22 @@ def script() -> ModuleType:
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def stories(script, shared_data) -> tuple[Model, list[int], ModuleType]:
+    """A small Llama that others trained, and the tokens that it is known to write."""
+    folder = shared_data / "stories260k"
+    if not folder.is_dir():
+        pytest.skip(f"no stories260k in {shared_data}")
+    spec = importlib.util.spec_from_file_location("stories260k", ROOT / "examples" / "stories260k.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    proto = module.build(*module.read(folder / "stories260K.repaired.bin"))
+    golden = json.loads((folder / "golden_tokens_first32.json").read_text())["greedy"]
+    return from_proto(proto, "stories260k"), golden, module
 
 
 def _noise(*shape, seed=0, scale=1.0):
@@ -355,3 +372,49 @@ def test_an_activation_before_an_fp8_quantizer_is_not_dropped(make_model, apply,
     context = passes.Context(calibration=lambda: iter([feeds]))
     made = apply(model, ("fp8", {"activations": True}), context=context)
     assert _error(outputs(made, feeds)[0], outputs(model, feeds)[0]) < 0.1
+
+
+def test_a_llama_built_by_hand_writes_its_known_tokens_in_float_and_nearly_in_four_bits(
+    stories, apply, script
+):
+    graph, golden, module = stories
+    assert module.greedy(graph, [module.BOS], len(golden)) == golden
+    assert module.greedy(apply(graph, "bf16"), [module.BOS], 12) == golden[:12]
+    rng = np.random.default_rng(0)
+    ids = np.array([[module.BOS, *golden]])
+    rows = np.concatenate([ids, rng.integers(3, 512, (7, ids.shape[1]))])
+    context = passes.Context(calibration=lambda: iter([{"ids": rows}]))
+    found = {
+        method: script.perplexity(apply(graph, ("int4", {"method": method, "bits": 3}), context=context), ids)
+        for method in ("rtn", "gptq", "awq")
+    }
+    assert found["gptq"] < found["rtn"]
+    assert found["awq"] < found["rtn"]
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(stories, tmp_path):
+    path = tmp_path / "x.bin"
+    for content in (b"", bytes(28), b"\1\0\0\0" * 7):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"x\.bin"):
+            stories[2].read(path)
+
+
+def test_float16_leaves_alone_what_the_data_makes_too_large(make_model, apply, outputs):
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["square"], name="square"),
+        helper.make_node("Sqrt", ["square"], ["root"], name="root"),
+        helper.make_node("MatMul", ["root", "w"], ["y"], name="linear"),
+    ]
+    model = make_model(nodes, {"x": ["n", 8]}, ["y"], constants={"w": _noise(8, 8)})
+    feeds = {"x": _noise(4, 8, scale=1000)}
+    blind = apply(model, "fp16")
+    context = passes.Context(calibration=lambda: iter([feeds]))
+    made = apply(model, "fp16", context=context)
+    assert {entry.name: entry.precision for entry in ledger(blind, targets.host())}["square"] == "fp16"
+    assert _error(outputs(made, feeds)[0], outputs(model, feeds)[0]) < 0.01
+    entries = {entry.name: entry for entry in ledger(made, targets.host())}
+    assert entries["linear"].precision == "fp16"
+    assert "on the calibration data" in entries["square"].reason
+    small = passes.Context(calibration=lambda: iter([{"x": feeds["x"] / 1000}]))
+    assert apply(model, "fp16", context=small).proto == blind.proto

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from ..graph.edit import Graph, reads, standard
+from ..graph.extremes import largest_magnitudes
 from ..graph.types import FLOAT, TensorType, infer
 from ..model import STANDARD_DOMAINS, Model, subgraphs
 from ..quantize.rewrite import set_reason
@@ -15,6 +16,7 @@ from . import Context, Pass
 
 HALF = onnx.TensorProto.FLOAT16
 LARGEST = float(np.finfo(np.float16).max)
+MARGIN = 4  # times what calibration data shows that other data may
 SMALLEST = float(np.finfo(np.float16).smallest_subnormal) / 2  # and all below become zero
 # Results that leave the range of float16 easily, or that choose the type of their result themselves.
 WIDE = ("Exp", "Pow", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceProd", "CumSum", "Reciprocal")
@@ -32,8 +34,10 @@ class Fp16Options:
     exclude: tuple[str, ...] = ()
 
 
-def run(model: Model, options: Fp16Options, _context: Context) -> Model:
+def run(model: Model, options: Fp16Options, context: Context) -> Model:
     """Return the model with float16 weights wherever its operators allow; every node that stays says why.
+
+    Where there is calibration data, nodes whose tensors come near the end of float16's range on it stay too.
 
     A tensor keeps its name in float32; its half form gets a name of its own, and casts stand where one kind of
     node reads what the other made. Control flow and everything inside it stays in float32.
@@ -41,8 +45,9 @@ def run(model: Model, options: Fp16Options, _context: Context) -> Model:
     graph = Graph(model)
     types = infer(graph.build().proto)
     half = _HalfForms(graph, types)
+    reach = _reach(graph, types, context)
     for node in list(graph.nodes):
-        reason = _obstacle(graph, node, types, frozenset(options.exclude))
+        reason = _obstacle(graph, node, types, frozenset(options.exclude)) or _overflow(node, reach)
         if reason is None:
             half.convert(node)
         elif _touches_float(node, types):
@@ -112,6 +117,23 @@ def _obstacle(
         reason = _constant_obstacle(graph, node, node.input[position])
         if reason is not None:
             return reason
+    return None
+
+
+def _reach(graph: Graph, types: dict[str, TensorType], context: Context) -> dict[str, float]:
+    """Return the largest magnitudes on the calibration data; nothing where there is none."""
+    if context.calibration is None:
+        return {}
+    made = [name for node in graph.nodes for name in node.output if name]
+    names = [spec.name for spec in graph.model.inputs] + made
+    floats = [name for name in names if name in types and types[name].dtype == FLOAT]
+    return largest_magnitudes(graph.build().proto, floats, context.calibration)
+
+
+def _overflow(node: onnx.NodeProto, reach: dict[str, float]) -> str | None:
+    for name in (*node.input, *node.output):
+        if reach.get(name, 0.0) > LARGEST / MARGIN:
+            return f"{name} reaches {reach[name]:.3g} on the calibration data, too near the end of float16's range"
     return None
 
 
