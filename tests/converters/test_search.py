@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import helper
 
 from farrier_contracts import targets
 from farrier_contracts.errors import UsageError
-from farrier_converters import search
+from farrier_converters import passes, search
 from farrier_converters.search import Budget, Figures
 
 TOLERANCE = search.LATENCY_TOLERANCE
@@ -130,3 +132,27 @@ def test_the_plan_is_every_toolchain_in_every_precision():
     assert [c.name for c in plan] == ["fp32", "fp16", "int8", "int8-fitted"]
     assert [step.name for step in plan[2].steps] == ["clean", "fuse", "int8"]
     assert len({c.steps[-1].options.get("fit", False) for c in plan[2:]}) == 2
+
+
+def test_precisions_that_were_asked_for_take_the_place_of_the_targets():
+    plan = search.plan(targets.get("raspberry-pi-4"), ["int8-weights", "fp16", "fp16"])
+    assert [c.name for c in plan] == ["int8-weights", "fp16"]
+    with pytest.raises(UsageError, match="unknown precision 'int9'; choose among: fp32, "):
+        search.plan(targets.get("host"), ["int9"])
+
+
+@pytest.mark.parametrize("precision", search.WAYS)
+def test_every_way_leads_through_known_passes(precision):
+    for _suffix, steps in search.WAYS[precision]:
+        for step in steps:
+            technique = passes.get(step.name)
+            technique.options(**step.options)
+
+
+def test_rounding_at_run_time_is_tried_where_dense_layers_dominate(make_model, resnet20):
+    weights = {"w": np.ones((64, 64), np.float32)}
+    dense = make_model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [1, 64]}, ["y"], constants=weights
+    )
+    assert search.suited(dense) == ("int8-dynamic",)
+    assert search.suited(resnet20) == ()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from .budget import Budget, parse_drop, parse_latency, parse_size
 from .choose import LATENCY_TOLERANCE, Choice, Figures, Verdict, choose
-from .plan import Candidate, Step, plan
+from .plan import WAYS, Candidate, Step, plan, suited
 
 __all__ = [
     "LATENCY_TOLERANCE",
+    "WAYS",
     "Budget",
     "Candidate",
     "Choice",
@@ -19,4 +20,5 @@ __all__ = [
     "parse_latency",
     "parse_size",
     "plan",
+    "suited",
 ]

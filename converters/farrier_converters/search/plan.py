@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from farrier_contracts.errors import UsageError
 from farrier_contracts.targets import Target, Toolchain
+
+from ..model import Model
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,25 @@ WAYS: dict[str, tuple[tuple[str, tuple[Step, ...]], ...]] = {
         ("", (*_CLEAN, Step("int8"))),
         ("-fitted", (*_CLEAN, Step("int8", {"fit": True}))),
     ),
+    "int8-dynamic": (("", (*_CLEAN, Step("int8-dynamic"))),),
+    "int8-weights": (("", (*_CLEAN, Step("int8-weights"))),),
+    "int4": (("", (*_CLEAN, Step("int4"))),),
+    "nf4": (("", (*_CLEAN, Step("nf4"))),),
+    "bf16": (("", (*_CLEAN, Step("bf16"))),),
+    "fp8": (("", (*_CLEAN, Step("fp8"))),),
 }
+DENSE = ("MatMul", "Gemm", "LSTM", "GRU", "Gather")  # operators whose weights these two serve well
 
 
-def plan(target: Target) -> tuple[Candidate, ...]:
-    """Return the candidates for a target, besides the original model."""
+def plan(target: Target, precisions: Sequence[str] | None = None) -> tuple[Candidate, ...]:
+    """Return the candidates for a target, besides the original model.
+
+    `precisions` takes the place of what each of the target's toolchains is tried in. Raises UsageError for an
+    unknown one.
+    """
+    for precision in precisions or ():
+        if precision not in WAYS:
+            raise UsageError(f"unknown precision {precision!r}; choose among: {', '.join(WAYS)}")
     several = len(target.toolchains) > 1
     return tuple(
         Candidate(
@@ -50,6 +67,22 @@ def plan(target: Target) -> tuple[Candidate, ...]:
             steps=steps,
         )
         for toolchain in target.toolchains
-        for precision in toolchain.precisions
+        for precision in dict.fromkeys(toolchain.precisions if precisions is None else precisions)
         for suffix, steps in WAYS.get(precision, ())
     )
+
+
+def suited(model: Model) -> tuple[str, ...]:
+    """Return the precisions worth a try besides a target's own: rounding at run time where dense layers dominate.
+
+    What a language model or a recurrent network computes with hangs on its input, so that one range for all inputs
+    fits badly; convolutions are slower so.
+    """
+    tensors = {tensor.name: tensor.ByteSize() for tensor in model.proto.graph.initializer}
+    dense = sum(
+        tensors.pop(name, 0)
+        for node in model.proto.graph.node
+        if node.op_type in DENSE
+        for name in node.input
+    )
+    return ("int8-dynamic",) if dense > sum(tensors.values()) else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from farrier_converters import data, importers, metrics
 from farrier_converters import model as models
 from farrier_converters.measure import engines
 from farrier_converters.quantize import datafree
-from farrier_converters.search import Budget, Candidate, plan
+from farrier_converters.search import Budget, Candidate, plan, suited
 
 from . import recipe
 from .build import digest_of, file_digest, precision_of
@@ -81,6 +81,7 @@ def prepare(
     metric_name: str | None,
     budget: Budget,
     recipe_path: Path | None,
+    precisions: Sequence[str] | None = None,
     settings: Settings,
 ) -> Job:
     """Read and check everything; raises UsageError or InputError in one sentence."""
@@ -93,8 +94,10 @@ def prepare(
         raise UsageError(
             f"the target {target.name!r} has no engine that runs ONNX models; choose another target"
         )
-    candidates = recipe.read(recipe_path, target) if recipe_path else plan(target)
+    candidates = recipe.read(recipe_path, target) if recipe_path else plan(target, precisions)
     model, told = _model(model_path)
+    if recipe_path is None and precisions is None:
+        candidates += plan(target, suited(model))
     rows, warnings = _rows(model, data_path, calib_path, settings.data)
     warnings = (*told, *warnings)
     labels = rows.evaluation.labels
@@ -122,7 +125,7 @@ def prepare(
         },
         warnings=warnings,
         settings=settings,
-        search=recipe_path is None,
+        search=recipe_path is None and precisions is None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ def optimize(
     max_drop: float | str = 0.01,
     max_latency: float | str | None = None,
     max_size: int | str | None = None,
+    precision: str | Sequence[str] | None = None,
     recipe: str | Path | None = None,
     locked: str | Path | None = None,
     out: str | Path,
@@ -67,7 +68,8 @@ def optimize(
 ) -> Result:
     """Fit a model to a target within a budget, and write the delivered bundle and report into `out`.
 
-    `max_drop` is a share (0.01) or "1%", `max_latency` milliseconds or "8ms", `max_size` bytes or "4MB". `locked`
+    `max_drop` is a share (0.01) or "1%", `max_latency` milliseconds or "8ms", `max_size` bytes or "4MB". `precision`
+    ("int8" or "int8,fp16", or a sequence) is tried instead of what suits target and model. `locked`
     rebuilds what a former run delivered, without measuring again. `progress(stage, share)` is called on the way.
     Raises UsageError, InputError or BudgetError; nothing is written then.
     """
@@ -92,6 +94,7 @@ def optimize(
         metric_name=metric,
         budget=budget,
         recipe_path=_path(recipe),
+        precisions=precision.replace(" ", "").split(",") if isinstance(precision, str) else precision,
         settings=settings or Settings(),
     )
     progress = progress or _silent
