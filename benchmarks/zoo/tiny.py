@@ -70,7 +70,7 @@ def anomaly(store: Store) -> Net:
         rebuilt = np.concatenate([run(feeds)[0] for feeds in batches({name: rows}, 1)])
         errors = np.square(rebuilt - rows).mean(axis=1)
         higher = (errors[odd][:, None] > errors[~odd]) + 0.5 * (errors[odd][:, None] == errors[~odd])
-        return np.array([higher.mean()])
+        return higher.mean(axis=1)
 
     return Net(
         "anomaly",
