@@ -50,7 +50,8 @@ def ledger(model: Model, target: Target) -> tuple[LedgerEntry, ...]:
     """
     graph = Graph(model)
     types = infer(model.proto)
-    quantized = any(standard(node, "QuantizeLinear") or reasons.reason_of(node) for node in graph.nodes)
+    quantized = any(standard(node, "QuantizeLinear") for node in graph.nodes)
+    visited = quantized or any(reasons.reason_of(node) for node in graph.nodes)
     weights = any(stored_precision(node) for node in graph.nodes)
     at_load = made_at_load(graph)
     unit = "cpu" if target.arch != "any" else "none"
@@ -70,7 +71,7 @@ def ledger(model: Model, target: Target) -> tuple[LedgerEntry, ...]:
             reason = why
         name = node.name or node.output[0]
         entries.append(LedgerEntry(len(entries), name, node.op_type, unit, precision, reason))
-        why = rules.INSIDE.format(name=name) if quantized else why
+        why = rules.INSIDE.format(name=name) if visited else why
         inner = inner_operators(node, {name: kind.dtype for name, kind in types.items()})
         for path, operator, precision in inner:
             reason = reasons.reason_of(operator) or why if precision in ("fp32", "fp16") else None

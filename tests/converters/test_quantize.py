@@ -431,3 +431,67 @@ def test_any_pair_of_gemms_stays_close(seed, rows, transposed, biased, relu, mak
     expected = outputs(model, feeds)[0]
     bound = 0.04 * (np.abs(constants["w2"]).sum(0).max() + 1) * (np.abs(feeds["x"]).max() + 1)
     assert np.abs(outputs(quantized, feeds)[0] - expected).max() < bound
+
+
+def test_spectra_stay_in_float(make_model, apply, outputs):
+    """Magnitudes span orders: what makes the parts of a spectrum and what reads its roots has no scale of 8 bits."""
+    nodes = [
+        helper.make_node("Conv", ["x", "basis"], ["parts"], name="transform"),
+        helper.make_node("Split", ["parts"], ["real", "imaginary"], axis=1),
+        helper.make_node("Pow", ["real", "two"], ["r2"]),
+        helper.make_node("Pow", ["imaginary", "two"], ["i2"]),
+        helper.make_node("Add", ["r2", "i2"], ["power"]),
+        helper.make_node("Sqrt", ["power"], ["magnitude"]),
+        helper.make_node("Conv", ["magnitude", "w1"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w2"], ["y"], name="second"),
+    ]
+    constants = {
+        "basis": _noise((16, 2, 8)),
+        "two": np.array(2, np.float32),
+        "w1": _noise((8, 8, 3), 1),
+        "w2": _noise((4, 8, 3), 2),
+    }
+    model = make_model(nodes, {"x": ["N", 2, 32]}, ["y"], constants=constants)
+    feeds = {"x": _noise((2, 2, 32))}
+    quantized = apply(model, "int8", context=_context([feeds]))
+    reasons = {n.name: n.metadata_props[0].value for n in quantized.proto.graph.node if n.metadata_props}
+    assert "Pow spreads" in reasons["transform"]
+    assert "Sqrt spreads" in reasons["first"]
+    assert "second" not in reasons
+
+
+def test_arithmetic_without_integer_kernels_is_written_in_arithmetic_with(
+    make_model, apply, outputs, integer_kernels
+):
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"]),
+        helper.make_node("PRelu", ["a", "slope"], ["b"]),
+        helper.make_node("Conv", ["b", "w2"], ["c"]),
+        helper.make_node("Sum", ["b", "c"], ["d"]),
+        helper.make_node("Sub", ["d", "map"], ["e"]),
+        helper.make_node("Div", ["e", "map2"], ["f"]),
+        helper.make_node("DepthToSpace", ["f"], ["g"], blocksize=2),
+        helper.make_node("Conv", ["g", "w3"], ["y"]),
+    ]
+    constants = {
+        "w1": _noise((8, 3, 1, 1)),
+        "slope": np.full((8, 1, 1), 0.25, np.float32),
+        "w2": _noise((8, 8, 1, 1), 1) / 3,
+        "map": _noise((8, 6, 6), 2),
+        "map2": np.abs(_noise((8, 6, 6), 3)) + 1,
+        "w3": _noise((4, 2, 1, 1), 4),
+    }
+    model = make_model(nodes, {"x": ["N", 3, 6, 6]}, ["y"], constants=constants)
+    feeds = {"x": _noise((2, 3, 6, 6))}
+    fused = apply(model, "clean", "fuse")
+    assert run.same(outputs(fused, feeds), outputs(model, feeds), tolerance=1e-5)
+    quantized = apply(fused, "int8", context=_context([feeds]))
+    kernels = integer_kernels(quantized)
+    assert kernels["QLinearConv"] == 3
+    assert kernels["QLinearAdd"] == 2
+    assert kernels["QLinearMul"] == kernels["QLinearLeakyRelu"] == 1
+    assert not {"Sub", "Div", "Sum", "PRelu", "Conv"} & set(kernels)
+    assert kernels["DequantizeLinear"] == kernels["QuantizeLinear"] == 1
+    expected = outputs(model, feeds)[0]
+    assert np.abs(outputs(quantized, feeds)[0] - expected).mean() < 0.05 * np.abs(expected).mean()

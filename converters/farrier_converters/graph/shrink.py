@@ -25,9 +25,10 @@ SMALLEST_PRODUCT = (
 def shrink(model: Model) -> Model:
     """Return a graph that computes the same bits from a smaller file; tensors between operators keep their names.
 
-    A graph without quantizers is returned as it is.
+    A graph that no quantization has visited is returned as it is.
     """
-    if not any(standard(node, *CONVERSIONS) for node in model.proto.graph.node):
+    nodes = model.proto.graph.node
+    if not any(standard(node, *CONVERSIONS) or reasons.reason_of(node) for node in nodes):
         return model
     graph = Graph(model)
     for node in graph.nodes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from ..graph.canonical import canonical
 from ..graph.edit import Graph, attribute, replace, set_attribute, standard
 from ..graph.types import FLOAT, TensorType, infer
 from ..model import Model
@@ -26,6 +27,7 @@ class FuseOptions:
 def run(model: Model, _options: FuseOptions, _context: Context) -> Model:
     """Return an equal graph (to float32 rounding) with fewer nodes."""
     graph = Graph(model)
+    canonical(graph)
     types = infer(graph.build().proto)
     _means_to_pools(graph, types)
     _matmuls_to_gemms(graph, types)

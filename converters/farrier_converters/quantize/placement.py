@@ -18,6 +18,7 @@ from ..graph.edit import Graph, attribute, reads, standard
 from ..graph.types import FLOAT, TensorType, infer
 from . import rules
 from .already import computes_in_integers
+from .spread import spreading_operator
 
 STEM_CHANNELS = 4  # a convolution of so few input channels reads an image, or something like it
 
@@ -166,7 +167,8 @@ class _Planner:
             channels = self.types[node.input[1]].shape
             if channels and (channels[1] or 0) * attribute(node, "group", 1) <= STEM_CHANNELS:
                 return rules.STEM
-        return obstacle
+        spreading = spreading_operator(self.graph, node) if obstacle is None else None
+        return obstacle if spreading is None else rules.SPREAD.format(op=spreading)
 
     def _weights_obstacle(self, node: onnx.NodeProto) -> str | None:
         weight = self.graph.constant(node.input[1])

@@ -30,6 +30,7 @@ _SENTENCES = (
     rules.LSTM_KIND,
     rules.INSIDE,
     rules.STORED,
+    rules.SPREAD,
 )
 _FIELD = re.compile(r"{(\w+)}")
 

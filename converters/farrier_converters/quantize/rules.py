@@ -20,6 +20,7 @@ CARRIERS = (
     "Pad",
     "Concat",
     "Resize",
+    "DepthToSpace",
 )
 # Those of them that only move values, from one input: worth quantizing for, where integers follow.
 MOVERS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Pad")
@@ -32,6 +33,11 @@ ACTIVATIONS = ("Relu", "Clip")
 # Results whose range follows from the mathematics; the step of 1/256 makes 0 and the steps exact.
 BOUNDED = {"Sigmoid": (0.0, 255 / 256), "Softmax": (0.0, 255 / 256), "HardSigmoid": (0.0, 255 / 256)}
 
+# Results spread over many orders of magnitude, of which one 8-bit scale keeps the largest alone ...
+SPREADING = ("Pow", "Exp", "Sqrt", "Reciprocal")
+# ... and functions whose result depends on how large their argument is in proportion, not on the difference.
+PROPORTIONAL = ("Pow", "Log", "Sqrt", "Reciprocal")
+SPREAD = "{op} spreads its values over many orders of magnitude, too many for one scale of 8 bits"
 NO_KERNEL = "no integer kernel for {op}"
 TAIL = "no operation with weights follows: integers would cost precision and win little"
 STEM = "a stem of few channels, kept in float by an option"
