@@ -96,3 +96,39 @@ def test_the_same_twice_is_the_same(saturated: Path) -> None:
         for _ in range(2)
     )
     assert one == two
+
+
+def test_optimize_says_where_it_loses_and_what_calibrated_it(tmp_path: Path) -> None:
+    from farrier.optimization import Settings, TrialSettings
+    from farrier_converters import npz
+    from farrier_converters.measure import LatencySettings
+
+    quick = LatencySettings(rounds=2, most_rounds=2, round_s=0.002)
+    rows = npz.read(ASSETS / "digits-calib.npz")["image"]
+    (tmp_path / "wrong.npz").write_bytes(npz.to_bytes({"image": rows * np.float32(255)}))
+    (tmp_path / "int8.toml").write_text(
+        'version = 1\n[[candidate]]\nname = "int8"\nprecision = "int8"\n'
+        '[[candidate.pass]]\nname = "clean"\n[[candidate.pass]]\nname = "fuse"\n[[candidate.pass]]\nname = "int8"\n'
+    )
+    common = {
+        "data": ASSETS / "digits-eval.npz",
+        "recipe": tmp_path / "int8.toml",
+        "settings": Settings(trial=TrialSettings(latency=quick, profile=quick)),
+    }
+    wrong = farrier.optimize(
+        ASSETS / "digits.onnx", calib=tmp_path / "wrong.npz", out=tmp_path / "wrong", max_drop=0.02, **common
+    )
+    assert any("times as large as evaluation rows" in note for note in wrong.warnings)
+    right = farrier.optimize(
+        ASSETS / "digits.onnx",
+        calib=ASSETS / "digits-calib.npz",
+        out=tmp_path / "right",
+        max_drop=0.02,
+        **common,
+    )
+    assert not any("calibration" in note for note in right.warnings)
+    report = right.report["drop_report"]
+    if right.delivered.name == "int8":  # else the original was as fast here, and nothing was lost
+        assert report["candidate"] == "int8"
+        assert {"snr_db", "layers", "causes"} <= set(report)
+        assert "Where it loses" in (right.out / "report.html").read_text()

@@ -14,8 +14,8 @@ from farrier_converters.ledger import ledger
 from farrier_converters.search import Candidate
 
 from .. import report
+from . import drops, pack, recipe
 from . import lock as locks
-from . import pack, recipe
 from .build import Built, file_digest
 from .job import Job
 from .recipe import ORIGINAL
@@ -85,6 +85,7 @@ def deliver(d: Delivery, stage: Path, out: Path, *, name: str | None, version: s
         mixed=lock.document.get("mixed"),
         bundle={"file": BUNDLE_FILE, **identity, "bytes": (stage / BUNDLE_FILE).stat().st_size},
     )
+    facts_document["drop_report"] = drops.of(d.job, kept)
     (stage / "report.json").write_text(json.dumps(facts_document, indent=1, allow_nan=False) + "\n")
     (stage / "report.html").write_text(report.html(facts_document, entries), encoding="utf-8")
     return _result(out, kept, entries, facts=facts_document)

@@ -22,7 +22,7 @@ from farrier_converters.search import (
     parse_size,
 )
 
-from . import folder, lock, mixed, trial
+from . import drops, folder, lock, mixed, trial
 from . import recipe as recipes
 from .build import Built, as_it_came, build
 from .deliver import Delivery, deliver
@@ -117,6 +117,8 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
     original = as_it_came(job.model, job.original, _place(stage, job.original))
     progress("running the original model", 0.0)
     batch = trial.probe_batch(original, job.rows.evaluation, job.settings.trial)
+    progress("checking the calibration rows", 0.02)
+    job = replace(job, warnings=(*job.warnings, *drops.calibration_notes(job)))
     job = job.imagined(batch)
     builds, left_out = _build_all(job, original, stage, batch=batch, progress=progress)
     entries = trial.run(
