@@ -5,7 +5,7 @@ A new one is one file with a `Pass` constant, and one line here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -25,6 +25,8 @@ PASSES: dict[str, str] = {
     "int8": "farrier_converters.passes.int8:INT8",
     "int8-dynamic": "farrier_converters.passes.int8_dynamic:INT8_DYNAMIC",
     "int8-weights": "farrier_converters.passes.int8_weights:INT8_WEIGHTS",
+    "qat": "farrier_converters.passes.qat:QAT",
+    "adaround": "farrier_converters.passes.adaround:ADAROUND",
     "shrink": "farrier_converters.passes.shrink:SHRINK",
     "int4": "farrier_converters.passes.weights:INT4",
     "bf16": "farrier_converters.passes.short_floats:BF16",
@@ -47,6 +49,7 @@ class Context:
     `twin` is a model with the same tensors to be observed in place of the one at hand, where there is no data to
     calibrate with (see `quantize.datafree`).
     `statistics` keeps what calibration found, by tensor, for further runs over the same graph and data.
+    `training(epoch)` yields batches with their labels (None: learn from the float model), in that epoch's order.
     """
 
     arithmetic: Arithmetic | None = None
@@ -54,6 +57,7 @@ class Context:
     progress: Callable[[str, float], None] = _silent
     statistics: dict[str, Any] | None = None
     twin: Model | None = None
+    training: Callable[[int], Iterable[tuple[Mapping[str, np.ndarray], np.ndarray | None]]] | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ..graph.upgrade import CannotUpgradeError, upgrade
 from ..model import Model, opset
 from ..quantize import rules
 from ..quantize.calibrate import CalibrationSettings, observe
+from ..quantize.edges import edges
 from ..quantize.observe import METHODS
 from ..quantize.placement import place
 from ..quantize.rewrite import NARROW_BITS, QdqWriter, Widths, set_reason
@@ -46,7 +47,8 @@ class Int8Options:
     A target that computes exactly with fewer weight bits only keeps its limit. `per_channel`, `symmetric` and
     `power_of_two` are the target's where None. `weight_method`: see `scales.weights`. `narrow` lists nodes (by name or
     first output) whose weights alone have four bits. Weights of four bits take half a byte in the file where the
-    graph can be raised to operator set 21.
+    graph can be raised to operator set 21. With
+    `wide_edges`, the first and the last operators with weights keep 8 bits, of weights and inputs.
     """
 
     method: str = "mse"
@@ -61,6 +63,7 @@ class Int8Options:
     power_of_two: bool | None = None
     weight_method: str = "auto"
     narrow: tuple[str, ...] = ()
+    wide_edges: bool = False
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
 
     def __post_init__(self) -> None:
@@ -94,7 +97,7 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
     """
     feeds = None if context.calibration is None else next(context.calibration(), None)
     try:
-        model = _raised(model, options, feeds)
+        model = raised(model, options, feeds)
     except CannotUpgradeError as error:
         return _left_in_float(model, rules.OPSET.format(version=opset(model.proto), why=error))
     graph = Graph(model)
@@ -114,20 +117,27 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
         known=context.statistics,
     )
     arithmetic = options.arithmetic(context.arithmetic or SAFE)
+    wide = edges(graph, plan) if options.wide_edges else frozenset[str]()
+    widths = Widths(
+        options.activation_bits,
+        options.weight_method,
+        frozenset(options.narrow),
+        wide,
+        (context.arithmetic or SAFE).weight_bits,
+    )
     ranges = {
         name: observer.range(
             options.method,
             percentile=options.percentile,
-            bits=options.activation_bits,
+            bits=widths.activation([name]),
             symmetric=arithmetic.symmetric_activations,
         )
         for name, observer in observers.items()
     }
-    widths = Widths(options.activation_bits, options.weight_method, frozenset(options.narrow))
     return QdqWriter(graph, plan, arithmetic, widths).write(ranges)
 
 
-def _raised(model: Model, options: Int8Options, feeds: dict[str, np.ndarray] | None) -> Model:
+def raised(model: Model, options: Int8Options, feeds: dict[str, np.ndarray] | None) -> Model:
     """Return the model in an operator set that can say what is meant: INT4 if possible where bits are few."""
     if options.narrow or (options.weight_bits or 8) <= NARROW_BITS:
         with suppress(CannotUpgradeError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from .placement import Placement
 from .reasons import REASON_KEY, forget, set_reason
 from .scales import Affine, Range
 
-__all__ = ["REASON_KEY", "QdqWriter", "set_reason"]
+__all__ = ["REASON_KEY", "Known", "QdqWriter", "Widths", "set_reason"]
 
 
 NARROW_BITS = 4  # of weights: the file stores them in half a byte, see `graph.fours`
@@ -30,21 +31,43 @@ class Widths:
     activation_bits: int = 8
     weight_method: str = "auto"  # see `scales.weights`
     narrow: frozenset[str] = frozenset()  # nodes, by name or first output, whose weights have `NARROW_BITS`
+    wide: frozenset[str] = (
+        frozenset()
+    )  # activations that keep 8 bits, and weights that keep `wide_weight_bits`
+    wide_weight_bits: int = 8
+
+    def activation(self, names: Iterable[str]) -> int:
+        """Return the bits of tensors that share one scale."""
+        return 8 if self.wide.intersection(names) else self.activation_bits
+
+
+@dataclass(frozen=True)
+class Known:
+    """Parameters that were learned: of a tensor, and the scales of weights by the name of their initializer."""
+
+    affines: Mapping[str, Affine] = field(default_factory=dict)
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class QdqWriter:
     """Edits one graph; `write` may be called once."""
 
     def __init__(
-        self, graph: Graph, plan: Placement, arithmetic: Arithmetic, widths: Widths = Widths()
+        self,
+        graph: Graph,
+        plan: Placement,
+        arithmetic: Arithmetic,
+        widths: Widths = Widths(),
+        known: Known = Known(),
     ) -> None:
         self.graph = graph
         self.plan = plan
         self.arithmetic = arithmetic
         self.widths = widths
+        self.known = known
         self.parameters: dict[tuple[bytes, int], tuple[str, str]] = {}
         self.affines: dict[str, Affine] = {}
-        self.limits: list[str] | None = None  # the constants that few-bit integers are clipped at
+        self.limits: dict[int, list[str]] = {}  # bits -> the constants that integers of so few are clipped at
         self.integers: dict[str, str] = {}  # dequantized tensor -> the integers that it is made of
 
     def write(self, ranges: dict[str, Range]) -> Model:
@@ -72,24 +95,33 @@ class QdqWriter:
         return self.affines[self.plan.root(name)]
 
     def _share_scales(self, ranges: dict[str, Range]) -> None:
-        groups: dict[str, Range] = {}
+        members: dict[str, list[str]] = {}
         for name in self.plan.points:
-            bounds = self.plan.bounds.get(name)
-            extent = self._bounded(*bounds) if bounds else ranges[name]
-            root = self.plan.root(name)
-            groups[root] = groups[root].union(extent) if root in groups else extent
-        self.affines = {root: self._affine(extent) for root, extent in groups.items()}
+            members.setdefault(self.plan.root(name), []).append(name)
+        for root, names in members.items():
+            learned = next((self.known.affines[name] for name in names if name in self.known.affines), None)
+            bits = self.widths.activation(names)
+            self.affines[root] = learned or self._affine(self._extent(names, ranges, bits), bits)
 
-    def _bounded(self, low: float, high: float) -> Range:
-        """Bounds are stated for 256 levels; with fewer, the top one is a step below the true bound as well."""
-        levels = 2**self.widths.activation_bits
-        return Range(low, high * 256 / 255 * (levels - 1) / levels)
+    def _extent(self, names: list[str], ranges: dict[str, Range], bits: int) -> Range:
+        """Unite what tensors of one scale take.
 
-    def _affine(self, extent: Range) -> Affine:
+        Bounds are stated for 256 levels; with fewer, the top one is a step below the true bound as well.
+        """
+        extent: Range | None = None
+        for name in names:
+            low, high = self.plan.bounds.get(name, (0.0, 0.0))
+            levels = 2**bits
+            bounded = Range(low, high * 256 / 255 * (levels - 1) / levels)
+            found = bounded if name in self.plan.bounds else ranges[name]
+            extent = found if extent is None else extent.union(found)
+        return extent or Range(0.0, 0.0)
+
+    def _affine(self, extent: Range, bits: int = 8) -> Affine:
         return scales.activation(
             extent,
             symmetric=self.arithmetic.symmetric_activations,
-            bits=self.widths.activation_bits,
+            bits=bits,
             power_of_two=self.arithmetic.power_of_two_scales,
         )
 
@@ -99,8 +131,12 @@ class QdqWriter:
             return values.astype(np.uint8)
         return (values - affine.shift).astype(np.int8)
 
+    def _key(self, affine: Affine) -> tuple[bytes, int]:
+        """Return what tells scales apart in the file: equal ones are stored once."""
+        return affine.scale.tobytes(), affine.zero_point
+
     def _parameters(self, affine: Affine) -> tuple[str, str]:
-        key = (affine.scale.tobytes(), affine.zero_point)
+        key = self._key(affine)
         if key not in self.parameters:
             number = len(self.parameters)
             self.parameters[key] = (
@@ -110,28 +146,28 @@ class QdqWriter:
         return self.parameters[key]
 
     def _pair(self, source: str, result: str) -> None:
-        parameters = self._parameters(self.affine(result if result in self.plan.made else source))
+        affine = self.affine(result if result in self.plan.made else source)
+        parameters = self._parameters(affine)
         integers = self.graph.fresh(f"{source}_quantized")
         self.graph.add_node("QuantizeLinear", [source, *parameters], integers)
-        integers = self.integers[result] = self._saturate(integers)
+        integers = self.integers[result] = self._saturate(integers, affine.bits)
         self.graph.add_node("DequantizeLinear", [integers, *parameters], result)
 
-    def _saturate(self, integers: str) -> str:
+    def _saturate(self, integers: str, bits: int) -> str:
         """Clip integers to fewer levels than their type has; an engine saturates at those of the type alone.
 
         The clip stands behind the quantizer, so that the operator before is still one integer kernel.
         """
-        bits = self.widths.activation_bits
         if bits == 8:
             return integers
-        if self.limits is None:
+        if bits not in self.limits:
             whole = Affine(np.float32(1), 0, bits)
-            self.limits = [
+            self.limits[bits] = [
                 self.graph.add_constant(f"{name}_level", self._integers(value, whole))
                 for name, value in (("lowest", 0), ("highest", whole.levels))
             ]
         result = self.graph.fresh(f"{integers}_saturated")
-        self.graph.add_node("Clip", [integers, *self.limits], result)
+        self.graph.add_node("Clip", [integers, *self.limits[bits]], result)
         return result
 
     def _wrap_read(self, name: str) -> None:
@@ -188,7 +224,8 @@ class QdqWriter:
 
     def _quantize_constant(self, node: onnx.NodeProto, name: str) -> None:
         value = self._finite(name)
-        affine = self._affine(Range(float(value.min(initial=0)), float(value.max(initial=0))))
+        extent = Range(float(value.min(initial=0)), float(value.max(initial=0)))
+        affine = self._affine(extent, self.widths.activation_bits)
         stored = self.graph.add_constant(
             f"{name}_quantized", self._integers(scales.quantize(value, affine), affine)
         )
@@ -203,6 +240,7 @@ class QdqWriter:
         input_scale = self.affine(node.input[0]).scale
         bias = self._bias(node, weight.shape[_channel_axis(node)])
         floor = np.zeros(()) if bias is None else scales.bias_floor(bias, input_scale=input_scale)
+        name = node.input[1]
         integers, scale = scales.weights(
             weight,
             bits=self._weight_bits(node),
@@ -210,16 +248,24 @@ class QdqWriter:
             floor=floor if axis is not None else floor.max(),
             method=self.widths.weight_method,
             power_of_two=self.arithmetic.power_of_two_scales,
+            known=self.known.weights.get(name),
         )
+        self._store_weights(node, integers, scale, axis=axis)
+        if bias is not None:
+            self._quantize_bias(node, bias, input_scale=input_scale, weight_scale=scale)
+
+    def _store_weights(
+        self, node: onnx.NodeProto, integers: np.ndarray, scale: np.ndarray, *, axis: int | None
+    ) -> None:
         name = node.input[1]
         zero_point = self.graph.add_constant(f"{name}_zero_point", np.zeros(scale.shape, np.int8))
         stored = self.graph.add_constant(f"{name}_quantized", integers)
         inputs = [stored, self.graph.add_constant(f"{name}_scale", scale), zero_point]
         self._dequantize(node, name, inputs, axis=axis)
-        if bias is not None:
-            self._quantize_bias(node, bias, input_scale=input_scale, weight_scale=scale)
 
     def _weight_bits(self, node: onnx.NodeProto) -> int:
+        if node.input[1] in self.widths.wide:
+            return self.widths.wide_weight_bits
         narrow = self.widths.narrow.intersection((node.name, *node.output))
         return min(NARROW_BITS, self.arithmetic.weight_bits) if narrow else self.arithmetic.weight_bits
 

@@ -95,16 +95,20 @@ def weights(
     floor: np.ndarray | float = 0.0,
     method: str = "auto",
     power_of_two: bool = False,
+    known: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Quantize weights symmetrically: int8 in [-(2^(bits-1) - 1), 2^(bits-1) - 1], and float32 scales.
 
     There is one scale per index of `axis`, or one for all where `axis` is None. No scale is below `floor`. `method`
     says how far a scale reaches: to the largest magnitude (`max`), to where the squared error is least (`mse`), or
-    by the number of bits (`auto`: `mse` up to six).
+    by the number of bits (`auto`: `mse` up to six). Scales that are `known` are taken, where the floor lets them.
     """
     limit = 2 ** (bits - 1) - 1
     clip = method == "mse" or (method == "auto" and bits <= MSE_BITS)
-    bound = _clipping(values, limit, axis) if clip and values.size else _largest(values, axis)
+    if known is not None:
+        bound = known * limit
+    else:
+        bound = _clipping(values, limit, axis) if clip and values.size else _largest(values, axis)
     scale = np.maximum(np.maximum(bound / limit, floor), SMALLEST_SCALE).astype(np.float32)
     if power_of_two:
         scale = _power_of_two(scale)

@@ -21,8 +21,8 @@ class Pair:
     bounds: tuple[int, int] | None
 
 
-def fake_quantizers(graph: onnx.GraphProto) -> tuple[dict[int, Pair], set[int]]:
-    """Return the pairs by `id` of their DequantizeLinear, and the `id`s of the nodes that they make needless."""
+def fake_quantizers(graph: onnx.GraphProto) -> tuple[dict[str, Pair], set[str]]:
+    """Return the pairs by their result, and the results of the nodes that they make needless."""
     makers = {name: node for node in graph.node for name in node.output}
     constants = {t.name: t for t in graph.initializer}
     counts: dict[str, int] = {}
@@ -32,8 +32,8 @@ def fake_quantizers(graph: onnx.GraphProto) -> tuple[dict[int, Pair], set[int]]:
         for inner in subgraphs(node):
             counts.update({name: 2 for name in captures(inner)})
     counts.update({value.name: 2 for value in graph.output})
-    pairs: dict[int, Pair] = {}
-    skipped: set[int] = set()
+    pairs: dict[str, Pair] = {}
+    skipped: set[str] = set()
     for node in graph.node:
         if not standard(node, "DequantizeLinear"):
             continue
@@ -46,8 +46,8 @@ def fake_quantizers(graph: onnx.GraphProto) -> tuple[dict[int, Pair], set[int]]:
             continue
         if list(maker.input[1:]) != list(node.input[1:]) or attribute(node, "block_size", 0):
             continue
-        pairs[id(node)] = Pair(tuple(maker.input), attribute(node, "axis", 1), bounds)
-        skipped.update(id(n) for n in (*between, maker))
+        pairs[node.output[0]] = Pair(tuple(maker.input), attribute(node, "axis", 1), bounds)
+        skipped.update(n.output[0] for n in (*between, maker))
     return pairs, skipped
 
 

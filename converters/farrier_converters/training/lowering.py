@@ -79,7 +79,10 @@ class _Lowering:
             self._node(node)
 
     def _node(self, node: onnx.NodeProto) -> None:
-        if id(node) in self.skipped or self._stored(node):
+        if self._stored(node):
+            return
+        if any(name in self.skipped for name in node.output):
+            self.program.nodes.append(node)
             return
         if standard(node, "If"):
             self._branch(node)
@@ -90,7 +93,7 @@ class _Lowering:
         self._emit(self._step(node))
 
     def _step(self, node: onnx.NodeProto) -> Step:
-        fused = self.fused.get(id(node))
+        fused = self.fused.get(node.output[0])
         outputs = tuple(node.output)
         if fused is not None:
             function = partial(fake_quantize, axis=fused.axis, bounds=fused.bounds)

@@ -38,6 +38,7 @@ CARRIERS = (
     "Squeeze",
     "Unsqueeze",
     "Cast",
+    "Clip",
     "QuantizeLinear",
     "DequantizeLinear",
 )

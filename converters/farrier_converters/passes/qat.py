@@ -1,0 +1,111 @@
+"""Quantization-aware training: integers whose weights and scales were trained through their own rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from farrier_contracts.errors import UsageError
+
+from ..model import Model
+from ..quantize.calibrate import observe
+from ..quantize.norms import norm_factors
+from ..quantize.rewrite import Widths
+from . import Context, Pass
+from .clean import CLEAN
+from .fuse import FUSE
+from .int8 import SAFE, Int8Options, raised
+
+if TYPE_CHECKING:
+    from ..quantize.scales import Range
+    from ..training.qat import Quantization, Trained
+
+
+@dataclass(frozen=True)
+class QatOptions:
+    """What is quantized and how (`int8`), and how it trains (fields of `training.fit.FitSettings`).
+
+    `checkpoints` > 1 saves memory: inner results are computed twice (see `OnnxModule`). `loss(outputs, labels)`
+    replaces cross-entropy or squared error.
+    """
+
+    int8: Int8Options = field(default_factory=lambda: Int8Options(wide_edges=True))
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    checkpoints: int = 0
+    loss: Any = None
+
+
+def run(model: Model, options: QatOptions, context: Context) -> Model:
+    """Return the model in integers, trained on `context.training`; it may come with or without its batch norms.
+
+    Raises UsageError without training data, InputError for what cannot be trained, MissingToolError without PyTorch.
+    """
+    return train(model, options, context).model
+
+
+def train(model: Model, options: QatOptions, context: Context) -> Trained:
+    """Do what the pass does, and return how it went beside the model."""
+    if context.training is None:
+        raise UsageError("quantization-aware training needs training data; give a stream of batches")
+    from ..training import qat
+    from ..training.fit import FitSettings
+
+    quantization, factors = prepare(model, options.int8, context)
+    return qat.train(
+        quantization,
+        context.training,
+        FitSettings(**options.fit),
+        factors=factors,
+        loss=options.loss,
+        checkpoints=options.checkpoints,
+        progress=context.progress,
+    )
+
+
+def prepare(model: Model, options: Int8Options, context: Context) -> tuple[Quantization, dict[str, Any]]:
+    """Return the quantization of a model (cleaned, fused) and the batch norms that its convolutions train with."""
+    from ..training.qat import quantization_of
+
+    feeds = None if context.calibration is None else next(context.calibration(), None)
+    model = raised(CLEAN.run(model, CLEAN.options(), context), options, feeds)
+    fused = FUSE.run(model, FUSE.options(), context)
+    target = context.arithmetic or SAFE
+    arithmetic = options.arithmetic(target)
+
+    def ranges(names: list[str], widths: Widths) -> dict[str, Range]:
+        observers = observe(
+            fused,
+            names,
+            twin=context.twin,
+            batches=context.calibration,
+            progress=context.progress,
+            settings=options.calibration,
+            known=context.statistics,
+        )
+        return {
+            name: observer.range(
+                options.method,
+                percentile=options.percentile,
+                bits=widths.activation([name]),
+                symmetric=arithmetic.symmetric_activations,
+            )
+            for name, observer in observers.items()
+        }
+
+    quantization = quantization_of(
+        fused,
+        arithmetic,
+        Widths(options.activation_bits, options.weight_method, wide_weight_bits=target.weight_bits),
+        ranges,
+        wide_edges=options.wide_edges,
+        exclude=frozenset(options.exclude),
+        stem=options.stem,
+    )
+    factors = (
+        norm_factors(model, fused) if arithmetic.per_channel and not arithmetic.power_of_two_scales else {}
+    )
+    return quantization, factors
+
+
+QAT = Pass("qat", QatOptions, run)
