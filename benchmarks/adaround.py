@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from cifar import ROOT, TARGET, accuracy, pictures, resnet20
 from figure import emit
-from qat import ROOT, TARGET, accuracy, pictures, resnet20
 
 from farrier_converters import passes
 from farrier_converters.passes.adaround import AdaRoundOptions

@@ -193,7 +193,7 @@ def _fit(
 
 def _apply(module: OnnxModule, layer: Layer, values: Mapping[str, Any], weight: Tensor) -> Tensor:
     names = {name for step in layer.chain for name in step.inputs if name}
-    inner = {name: values[name] if name in values else None for name in names}
+    inner: dict[str, Any] = {name: values.get(name) for name in names}
     inner[layer.dequantized] = weight
     for step in layer.chain:
         for name in step.inputs:
