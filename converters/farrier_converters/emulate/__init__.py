@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .emulator import Emulator
+from .recast import fits, recast
 from .saturation import Saturation
 
-__all__ = ["Emulator", "Saturation"]
+__all__ = ["Emulator", "Saturation", "fits", "recast"]

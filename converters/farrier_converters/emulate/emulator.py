@@ -29,11 +29,15 @@ BYTES = (np.dtype(np.uint8), np.dtype(np.int8))
 
 
 class Emulator:
-    """One graph in one arithmetic; `saturation` counts, per operator with weights, over all runs."""
+    """One graph in one arithmetic; `saturation` counts, per operator with weights, over all runs.
+
+    `multiply_adds` counts those of integer operators. Scales that the arithmetic does not have: see `recast`.
+    """
 
     def __init__(self, model: Model, arithmetic: Arithmetic) -> None:
         self.arithmetic = arithmetic
         self.saturation: dict[str, Saturation] = {}
+        self.multiply_adds = 0
         self._graph = Graph(model)
         self._nodes = list(self._graph.build().proto.graph.node)
         self._opsets = list(model.proto.opset_import)
@@ -187,6 +191,7 @@ class Emulator:
         conv = self._convs.setdefault(id(node), FloatConv(node))
         centred = weights.centred()
         sums = linear.exact_sums(given.centred(), centred, conv, reduced=tuple(range(1, centred.ndim)))
+        self.multiply_adds += sums.size * int(np.prod(centred.shape[1:]))
         if not self._pairs(weights):
             return sums
         spatial, kernel = given.integers.shape[2:], weights.integers.shape[2:]
@@ -208,6 +213,7 @@ class Emulator:
         right = weights.centred().T if turned[0] else weights.centred()
         left = given.centred().T if turned[1] else given.centred()
         sums = linear.exact_sums(left, right, np.matmul, reduced=(-2,))
+        self.multiply_adds += sums.size * left.shape[-1]
         if not self._pairs(weights) or weights.integers.ndim != 2 or node.input[1] in self._made:
             return sums
         unsigned, _ = _unsigned(given)

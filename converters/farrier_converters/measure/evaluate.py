@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -14,6 +15,14 @@ from ..metrics import Metric
 from .child import Child, EngineFailure
 
 EVALUATION_BATCH = 32  # rows per run where the model leaves that free
+
+
+class Answers(Protocol):
+    """What runs a batch: an engine's process, or a host's emulation."""
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Return the outputs by name."""
+        ...
 
 
 class Reference:
@@ -35,7 +44,7 @@ class Reference:
 
 
 def evaluate(
-    child: Child,
+    child: Answers,
     data: Dataset,
     metric: Metric,
     *,
@@ -57,7 +66,7 @@ def evaluate(
     return value
 
 
-def record(child: Child, data: Dataset, folder: Path, *, batch: int) -> Reference:
+def record(child: Answers, data: Dataset, folder: Path, *, batch: int) -> Reference:
     """Run every row once and keep the outputs in `folder`; raises EngineFailure."""
     reference = Reference(folder)
     for outputs, _ in outputs_of(child, data, batch=batch):
@@ -65,7 +74,7 @@ def record(child: Child, data: Dataset, folder: Path, *, batch: int) -> Referenc
     return reference
 
 
-def outputs_of(child: Child, data: Dataset, *, batch: int) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+def outputs_of(child: Answers, data: Dataset, *, batch: int) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
     """Yield each batch's outputs, one row per data row, with the row indices; raises EngineFailure."""
     for feeds, rows in data.batches(batch):
         outputs = child.run(feeds)

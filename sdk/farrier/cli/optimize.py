@@ -12,6 +12,8 @@ from .options import json_option, print_json
 from .progress import progress
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..optimization.result import Entry, Result
 
 UNFOLDED = 400  # characters
@@ -64,6 +66,7 @@ def _show(result: Result) -> None:
         table.add_row(*_row(entry, relative=relative), style="bold" if entry.kept else None)
     console.print(table)
     console.print()
+    _show_predictions(console, result)
     console.print(result.verdict)
     for file, what in (
         (result.bundle, "bundle"),
@@ -74,6 +77,35 @@ def _show(result: Result) -> None:
         console.print(f"  {what:9} {file}", soft_wrap=True)
     for warning in result.warnings:
         click.echo(f"note: {warning}", err=True)
+
+
+def _show_predictions(console: Console, result: Result) -> None:
+    """One line per integer candidate: the metric that each arithmetic would score."""
+    from rich.table import Table
+
+    from ..report import words
+
+    relative = bool(result.report["metric"]["relative"])
+    outlooks = [outlook for outlook in result.report["predictions"] if "failure" not in outlook]
+    if outlooks:
+        names = [p["arithmetic"] for p in outlooks[0]["arithmetics"]]
+        table = Table(box=None, pad_edge=False)
+        for title in ("predicted", *names, "saturated", "rows"):
+            table.add_column(title, justify="left" if title == "predicted" else "right", no_wrap=True)
+        for outlook in outlooks:
+            found = outlook["arithmetics"]
+            worst = max(p["saturated"] / max(p["pairs"], 1) for p in found)
+            table.add_row(
+                outlook["candidate"],
+                *(words.metric(p["value"], relative=relative) for p in found),
+                f"{worst:.2g}" if worst else "none",
+                str(outlook["rows"]),
+            )
+        console.print(table)
+        console.print()
+    for outlook in result.report["predictions"]:
+        if "failure" in outlook:
+            click.echo(f"note: {outlook['candidate']} cannot be emulated: {outlook['failure']}", err=True)
 
 
 def _row(entry: Entry, *, relative: bool) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ class Delivery:
     profile: tuple[tuple[int, float], ...]
     lock: locks.Lock | None = None
     mixed: Mapping[str, Any] | None = None
+    predictions: list[dict[str, Any]] | None = None
 
 
 def deliver(d: Delivery, stage: Path, out: Path, *, name: str | None, version: str | None) -> Result:
@@ -83,6 +84,7 @@ def deliver(d: Delivery, stage: Path, out: Path, *, name: str | None, version: s
         environment=lock["environment"],
         recipe=recipe.document([kept.candidate])["candidate"][0],
         mixed=lock.document.get("mixed"),
+        predictions=lock.document.get("predictions", ()),
         bundle={"file": BUNDLE_FILE, **identity, "bytes": (stage / BUNDLE_FILE).stat().st_size},
     )
     facts_document["drop_report"] = drops.of(d.job, kept)
@@ -137,6 +139,7 @@ def _lock_document(
         "passes": {f"pass {i + 1} ({step.name})": digest for i, (step, digest) in enumerate(steps)},
         "profile": [{"batch": batch, "latency_ms": latency} for batch, latency in d.profile],
         **({"mixed": d.mixed} if d.mixed else {}),
+        "predictions": d.predictions or [],
         "figures": [entry.to_document() for entry in entries],
     }
 

@@ -22,7 +22,7 @@ from farrier_converters.search import (
     parse_size,
 )
 
-from . import drops, folder, lock, mixed, trial
+from . import drops, folder, lock, mixed, portable, trial
 from . import recipe as recipes
 from .build import Built, as_it_came, build
 from .deliver import Delivery, deliver
@@ -45,6 +45,7 @@ class Found:
     warnings: tuple[str, ...]
     lock: lock.Lock | None = None
     mixed: Mapping[str, Any] | None = None
+    predictions: list[dict[str, Any]] | None = None
 
 
 def optimize(
@@ -103,7 +104,14 @@ def optimize(
         job = replace(job, warnings=found.warnings)
         return deliver(
             Delivery(
-                job, found.original, found.delivered, found.entries, found.profile, found.lock, found.mixed
+                job,
+                found.original,
+                found.delivered,
+                found.entries,
+                found.profile,
+                found.lock,
+                found.mixed,
+                found.predictions,
             ),
             stage,
             out,
@@ -121,6 +129,7 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
     job = replace(job, warnings=(*job.warnings, *drops.calibration_notes(job)))
     job = job.imagined(batch)
     builds, left_out = _build_all(job, original, stage, batch=batch, progress=progress)
+    forecast = _forecast(job, builds, stage, batch=batch, progress=_part(progress, 0.3, 0.1))
     entries = trial.run(
         builds,
         job.rows.evaluation,
@@ -129,11 +138,13 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
         settings=job.settings.trial,
         progress=_part(progress, 0.4, 0.3),
     )
-    choice = _choose(entries, job.budget)
+    choice = portable.elect(entries, forecast.variants, lambda e: _choose(e, job.budget))
     facts = None
     if mixed.wanted(job, choice, entries):
         facts = _mix(job, builds, entries, choice, stage, batch=batch, progress=_part(progress, 0.7, 0.2))
-        choice = _choose(entries, job.budget)
+        choice = portable.elect(entries, forecast.variants, lambda e: _choose(e, job.budget))
+        late = {name: b for name, b in builds.items() if name == mixed.NAME}
+        forecast.outlooks += portable.look(job, late, original, progress=_part(progress, 0.85, 0.05))
     if choice.delivered is None:
         raise BudgetError(_impossible(entries[choice.best], choice))
     delivered = builds[choice.delivered]
@@ -142,6 +153,7 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
     profile = trial.profile(delivered, job.rows.evaluation, job.settings.trial, free=free)
     noisy = max((e.latency.spread for e in entries.values() if e.latency), default=0.0)
     warnings = (*job.warnings, *_stand_in(entries.values(), job.target.name))
+    warnings = (*warnings, *portable.warnings(forecast.outlooks, choice.delivered))
     if noisy > NOISY_SPREAD:
         warnings = (*warnings, _busy(noisy))
     verdicts = {v.name: v for v in choice.verdicts}
@@ -149,7 +161,32 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
         replace(e, kept=verdicts[e.name].kept, reason=verdicts[e.name].reason) if e.name in verdicts else e
         for e in entries.values()
     ]
-    return Found(original, delivered, (*judged, *left_out), profile, warnings, mixed=facts)
+    return Found(
+        original,
+        delivered,
+        (*judged, *left_out),
+        profile,
+        warnings,
+        mixed=facts,
+        predictions=forecast.to_document(),
+    )
+
+
+def _forecast(
+    job: Job, builds: dict[str, Built], stage: Path, *, batch: int, progress: Progress
+) -> portable.Forecast:
+    """Predict what integer candidates score on other processors; add variants where a file's own differ."""
+    original = builds[ORIGINAL]
+    forecast = portable.Forecast(portable.look(job, builds, original, progress=progress))
+    for outlook in tuple(forecast.outlooks):
+        candidate = portable.variant(builds[outlook.candidate], outlook)
+        if candidate is None or candidate.name in builds:
+            continue
+        built = _build(job, candidate, stage, batch=batch, progress=_silent)
+        builds[candidate.name] = built
+        forecast.variants[outlook.candidate] = candidate.name
+        forecast.outlooks += portable.look(job, {candidate.name: built}, original, progress=progress)
+    return forecast
 
 
 def _mix(
@@ -193,7 +230,7 @@ def _build_all(
     builds: dict[str, Built] = {ORIGINAL: original}
     left_out: list[Entry] = []
     for index, candidate in enumerate(job.candidates):
-        span = (0.05 + 0.35 * index / len(job.candidates), 0.35 / len(job.candidates))
+        span = (0.05 + 0.25 * index / len(job.candidates), 0.25 / len(job.candidates))
         try:
             built = _build(job, candidate, stage, batch=batch, progress=_part(progress, *span))
         except Exception as error:  # whatever a pass trips over costs this candidate, not the others
@@ -262,7 +299,7 @@ def _place(stage: Path, candidate: Candidate) -> Path:
     return stage / "build" / candidate.name.replace("/", "_")
 
 
-def _choose(entries: dict[str, Entry], budget: Budget) -> Choice:
+def _choose(entries: Mapping[str, Entry], budget: Budget) -> Choice:
     figures = [
         Figures(e.name, e.drop, e.latency.p50_ms, e.size_bytes)
         for e in entries.values()

@@ -26,6 +26,7 @@ def document(
     recipe: Mapping[str, Any],
     bundle: Mapping[str, Any],
     mixed: Mapping[str, Any] | None = None,
+    predictions: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the facts, with ratios over the baseline and the verdict."""
     before, after = baseline.to_document(), delivered.to_document()
@@ -39,6 +40,7 @@ def document(
         "shrink": _ratio(baseline.size_bytes, delivered.size_bytes),
         "candidates": [entry.to_document() for entry in entries],
         "profile": [{"batch": batch, "latency_ms": latency} for batch, latency in profile],
+        "predictions": [_ordered(prediction) for prediction in predictions],
         "ledger": [dict(entry) for entry in ledger],
         "warnings": list(warnings),
         "environment": dict(environment),
