@@ -284,6 +284,8 @@ CASES = [
     ),
     Case("GATHER", (ints(3, 0, 1, 1),), {"axis": 3}),
     Case("GATHER", (ints(5, 2),), {"axis": 1}, (1, 6, 4)),
+    Case("REVERSE_V2", (ints(2),)),
+    Case("REVERSE_V2", (ints(1),), shape=(1, 6, 4)),
     Case("BATCH_MATMUL", (floats(1, 4, 5),), shape=(1, 6, 4)),
     Case("BATCH_MATMUL", ((1, 5, 4),), {"adjY": True}, (1, 6, 4)),
     Case("BATCH_MATMUL", ((1, 6, 5),), {"adjX": True}, (1, 6, 4)),
@@ -474,6 +476,25 @@ def test_shapes_computed_in_the_graph_are_known_while_importing(tmp_path: Path) 
     found = compare(graph.write(tmp_path / "m.tflite", graph.add("RESHAPE", [x, target])))
     assert found.outputs[0].shape == (-1, 48, 4)
     assert "Shape" not in kinds(found)
+
+
+def test_a_choice_between_two_images(tmp_path: Path) -> None:
+    graph = Graph()
+    x = conv(graph, graph.input(IMAGE), 4, 4)
+    (larger,) = graph.add("GREATER", [x, graph.constant(np.float32(0.5))], [np.bool_])
+    (other,) = graph.add("NEG", [x])
+    compare(graph.write(tmp_path / "m.tflite", graph.add("SELECT_V2", [larger, x, other])))
+
+
+def test_integers_look_up_rows_of_a_table(tmp_path: Path) -> None:
+    graph = Graph()
+    words = graph.input((1, 7), np.int32)
+    (rows,) = graph.add("GATHER", [graph.constant(floats(9, 5)), words], axis=0)
+    (mean,) = graph.add("MEAN", [rows, graph.constant(ints(1))], keepDims=False)
+    path = graph.write(tmp_path / "m.tflite", [mean])
+    feeds = {f"t{words}": RNG.integers(0, 9, (3, 7)).astype(np.int32)}
+    (ours,), (theirs,) = onnx_run(model.load(path), feeds).values(), litert(path, feeds).values()
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_weights_stored_as_float16_are_constants(tmp_path: Path) -> None:

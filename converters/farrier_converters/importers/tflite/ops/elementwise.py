@@ -165,6 +165,7 @@ ELEMENTWISE: dict[str, Handler] = {
             "EQUAL": "Equal",
             "LOGICAL_AND": "And",
             "LOGICAL_OR": "Or",
+            "SELECT": "Where",
             "SELECT_V2": "Where",
         }.items()
     },

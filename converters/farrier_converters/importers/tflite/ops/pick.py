@@ -126,6 +126,13 @@ def _take(b: Builder, op: Operation, x: Value, ranges: list[range], shrunk: set[
     b.put(op.output, name, order, shape)
 
 
+def _reverse(b: Builder, op: Operation) -> None:
+    x = op.input(0)
+    turned = {op.axis(a, x.rank) for a in op.integers(1)}
+    backwards = [range(n - 1, -1, -1) if a in turned and n > 1 else range(n) for a, n in enumerate(x.shape)]
+    _take(b, op, x, backwards, set())
+
+
 def _gather(b: Builder, op: Operation) -> None:
     x, positions = op.input(0), op.input(1)
     if op.options["batch_dims"]:
@@ -144,4 +151,5 @@ PICK: dict[str, Handler] = {
     "STRIDED_SLICE": _strided_slice,
     "SLICE": _slice,
     "GATHER": _gather,
+    "REVERSE_V2": _reverse,
 }
