@@ -302,7 +302,7 @@ def main() -> None:
             f"{pair.name:22}{pair.unit:12}{len(rows):6}{losses[0]:9.3f}{losses[1]:9.3f}{excesses[-1]:9.3f}"
             f"   {noise[0]:.1f}, {noise[1]:.1f}"
         )
-    print(f"our arithmetic: {targets.host().toolchains[0].arithmetic.name}")
+    print(f"target arithmetic: {targets.host().name}")
     emit("int8_vendor_twins_worst_excess", max(excesses), goal=0.0, unit="points", at_most=True)
 
 
