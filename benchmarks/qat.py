@@ -1,6 +1,6 @@
 """What quantization-aware training wins over post-training quantization at few bits, and what is left to float.
 
-    python benchmarks/qat.py [--shared-data ../shared/data] [--epochs 3] [--seeds 1] [--train 7000]
+    python benchmarks/qat.py [--shared-data ../shared/data] [--epochs 6] [--seeds 1] [--train 7000]
 
 ResNet20 on cifar10_jpg with a split of its own per seed. The float control is fine-tuned with the same seed, order of
 data, schedule and number of epochs. Every accuracy is measured in ONNX Runtime, of integer models in integers. The
@@ -103,7 +103,7 @@ def one_seed(source: Model, data: tuple[np.ndarray, np.ndarray], seed: int, argu
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shared-data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument(
         "--train", type=int, default=7000, help="pictures to train on; the others are the test"

@@ -153,6 +153,20 @@ def test_training_changes_only_what_trains(resnet20):
     assert np.abs(answers(module, feeds)[0] - run.once(back.proto, feeds)[0]).max() < TOLERANCE
 
 
+def test_any_iterable_of_batches_trains(make_model):
+    from farrier_converters.training.fit import FitSettings, fit
+
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["y"])]
+    constants = {"w": np.zeros((4, 1), np.float32), "b": np.zeros(1, np.float32)}
+    module = OnnxModule(make_model(nodes, {"x": ["N", 4]}, ["y"], constants=constants))
+    x = torch.randn((64, 4), generator=torch.Generator().manual_seed(0))
+    target = x @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]]) + 0.25
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, target), batch_size=16)
+    history = fit(module, loader, FitSettings(epochs=20, learning_rate=0.05, weight_decay=0.0))
+    assert history.losses[-1] < 0.01 * history.losses[0]
+    assert np.allclose(module.parameters_by_name["w"].detach().numpy().ravel(), [1, -2, 0.5, 3], atol=0.05)
+
+
 def test_a_shared_weight_is_one_parameter(make_model):
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
     weight = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from farrier_contracts.errors import InputError, UsageError
 
-from .data import Stream
+from .data import Stream, stream
 from .losses import Loss, distill, task
 from .module import OnnxModule
 
@@ -38,7 +38,7 @@ class FitSettings:
     optimizer: str = "sgd"
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    scale_rate: float = 0.005
+    scale_rate: float = 0.03
     octaves: float = 2.0
     warmup: float = 0.05
     frozen_norms: float = 0.34
@@ -64,20 +64,23 @@ class History:
 
 def fit(
     module: OnnxModule,
-    data: Stream,
+    data: Any,
     settings: FitSettings = FitSettings(),
     *,
     loss: Loss | None = None,
     teacher: OnnxModule | None = None,
     progress: Progress = lambda _stage, _share: None,
 ) -> History:
-    """Train a module in place; batches without labels learn from `teacher`'s answers.
+    """Train a module in place on a stream, or any iterable of batches (see `data.stream`).
+
+    Batches without labels learn from `teacher`'s answers.
 
     `loss(outputs, labels)` replaces the one chosen by the labels (`losses.task`). Where the loss is no longer a
     number, training stops and the last completed epoch stays. Raises InputError for data that does not fit, or a loss
     that is no number in the first epoch.
     """
     torch.manual_seed(settings.seed)
+    data = stream(data, [spec.name for spec in module.model.inputs])
     run = _Run(module, settings, loss or task(module), distill(module), teacher)
     history = History()
     with _threads(settings.threads, lambda: run.probe(next(iter(data(0)), None))):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from ..quantize.placement import place
 from ..quantize.rewrite import Known, QdqWriter, Widths
 from ..quantize.scales import Range
 from ..quantize.trainable import EPSILON, Learnable, TrainableWriter
-from .data import Stream
+from .data import Stream, stream
 from .fit import FitSettings, History, Progress, fit
 from .losses import Loss
 from .module import OnnxModule
@@ -69,7 +70,7 @@ class Trained:
 
 def train(
     quantization: Quantization,
-    data: Stream,
+    data: Any,
     settings: FitSettings = FitSettings(),
     *,
     factors: Mapping[str, np.ndarray],
@@ -78,6 +79,7 @@ def train(
     progress: Progress = lambda _stage, _share: None,
 ) -> Trained:
     """Train the quantized form of a model and return it in integers; see `fit` for data, loss and errors."""
+    data = stream(data, [spec.name for spec in quantization.model.inputs])
     graph, learnable = quantization.trainable(factors)
     module = OnnxModule(graph, trainable=learnable.biases, scales=True, checkpoints=checkpoints)
     _start_norms(module, learnable, data)
