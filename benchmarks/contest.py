@@ -19,6 +19,7 @@ from zoo.net import digest, points, runner
 from farrier.optimization import recipe
 from farrier_contracts import targets
 from farrier_converters import measure, model, passes
+from farrier_converters.graph.run import runtime_errors
 from farrier_converters.graph.upgrade import upgrade
 from farrier_converters.search import plan
 
@@ -130,5 +131,12 @@ def play(
         contest = Contest(net, store, Path(folder), fresh)
         paths = contest.artifacts(peers)
         times = contest.latencies(paths, latency) if latency else {}
-        found = [Contestant(n, contest.credits(p), times.get(n), p.stat().st_size) for n, p in paths.items()]
+        found = []
+        for name, path in paths.items():
+            try:
+                credits = contest.credits(path)
+            except runtime_errors():
+                contest.failures[name] = f"{name}: its file does not run"
+                continue
+            found.append(Contestant(name, credits, times.get(name), path.stat().st_size))
     return found + [Contestant(n, failure=why) for n, why in contest.failures.items()]
