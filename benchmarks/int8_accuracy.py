@@ -74,7 +74,9 @@ class Row:
         return max(ours, 0.0) - max(theirs, 0.0), noise
 
     def speed(self, peer: str) -> float | None:
-        """Return a peer's latency over ours."""
+        """Return a peer's latency over ours; a peer's file that lost more than the budget is nobody's to deliver."""
+        if (self.drop(peer) or 0.0) > 100 * BUDGET:
+            return None
         ours, theirs = self.by_name[self.delivered()].p50_ms, self.by_name.get(peer)
         return theirs.p50_ms / ours if ours and theirs is not None and theirs.p50_ms else None
 
