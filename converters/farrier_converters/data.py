@@ -99,6 +99,8 @@ class Dataset:
                 np.concatenate([rows, np.repeat(rows[-1:], short)]) if short and self.fixed_batch else rows
             )
             yield self.feed(padded), rows
+            for array in self.arrays.values():
+                npz.release(array)
 
 
 @dataclass(frozen=True)
@@ -260,3 +262,4 @@ def _check_finite(path: Path, name: str, array: np.ndarray, *, step: int) -> Non
             raise InputError(
                 f"row {row} of array {name!r} in {path} holds NaN or infinity; remove or repair it"
             )
+        npz.release(array)

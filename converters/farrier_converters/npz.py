@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import tempfile
 import zipfile
 import zlib
@@ -25,7 +26,7 @@ class NpzSettings:
 
     max_arrays: int = 256
     max_array_bytes: int = 64 << 30  # once unpacked
-    map_above_bytes: int = 64 << 20  # larger arrays are unpacked to a temporary file and mapped
+    map_above_bytes: int = 1 << 20  # larger arrays are unpacked to a temporary file and mapped
 
 
 def read(path: Path, settings: NpzSettings = NpzSettings()) -> dict[str, np.ndarray]:
@@ -53,6 +54,15 @@ def read(path: Path, settings: NpzSettings = NpzSettings()) -> dict[str, np.ndar
         raise InputError(
             f"{path} is not an .npz file or is damaged ({error}); save it with numpy.savez"
         ) from None
+
+
+def release(array: np.ndarray) -> None:
+    """Let go of the pages of a mapped array that have been read: memory then does not grow with the file."""
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def to_bytes(arrays: dict[str, np.ndarray]) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class Context:
     Each call of `calibration` starts a fresh stream of input batches. `progress` hears a stage and a share 0..1.
     `twin` is a model with the same tensors to be observed in place of the one at hand, where there is no data to
     calibrate with (see `quantize.datafree`).
+    `work` is a folder in which a killed calibration finds its statistics again.
     `statistics` keeps what calibration found, by tensor, for further runs over the same graph and data.
     `training(epoch)` yields batches with their labels (None: learn from the float model), in that epoch's order.
     """
@@ -58,6 +60,7 @@ class Context:
     statistics: dict[str, Any] | None = None
     twin: Model | None = None
     training: Callable[[int], Iterable[tuple[Mapping[str, np.ndarray], np.ndarray | None]]] | None = None
+    work: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def _quantized(model: Model, options: Int8Options, context: Context) -> Model:
         twin=context.twin,
         batches=context.calibration,
         progress=context.progress,
-        settings=options.calibration,
+        settings=replace(options.calibration, folder=options.calibration.folder or context.work),
         known=context.statistics,
     )
     arithmetic = options.arithmetic(context.arithmetic or SAFE)

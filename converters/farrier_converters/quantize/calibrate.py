@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from farrier_contracts.errors import InputError, UsageError
 from ..graph import run
 from ..graph.types import infer
 from ..model import Model
+from .checkpoint import Checkpoint
 from .observe import Observer
 
 
@@ -21,6 +23,8 @@ class CalibrationSettings:
 
     chunk_elements: int = 1 << 24  # elements observed in one run, for a batch of one
     threads: int = 1
+    folder: Path | None = None  # where unfinished statistics are kept; a killed run goes on from there
+    checkpoint_s: float = 5.0  # between two times that they are written
 
 
 def observe(
@@ -37,8 +41,7 @@ def observe(
 
     Values are dropped after each batch, so memory does not grow with the data. Tensors in `known` are not observed
     again, and it takes up the others; those that `twin` has too are observed there. Raises InputError for data that
-    the model cannot run on, and for values that
-    are not finite; UsageError where there is no data.
+    the model cannot run on, and for values that are not finite; UsageError where there is no data.
     """
     found = {} if known is None else known
     missing = [name for name in tensors if name not in found]
@@ -60,7 +63,7 @@ def observe(
         _observe_chunk(
             source,
             [found[name] for name in chunk],
-            batches=batches(),
+            batches=batches,
             progress=lambda share, n=number: progress("calibrate", (n + share) / len(chunks)),
             settings=settings,
         )
@@ -71,16 +74,19 @@ def _observe_chunk(
     model: Model,
     observers: list[Observer],
     *,
-    batches: Iterator[dict[str, np.ndarray]],
+    batches: Callable[[], Iterator[dict[str, np.ndarray]]],
     progress: Callable[[float], None],
     settings: CalibrationSettings,
 ) -> None:
     inputs = {spec.name for spec in model.inputs}
     inner = [observer for observer in observers if observer.name not in inputs]
     names = [observer.name for observer in inner] or [model.outputs[0].name]
+    saved = Checkpoint(
+        settings.folder, model.proto, [o.name for o in observers], interval_s=settings.checkpoint_s
+    )
+    count, stream = saved.resume(batches, observers)
     session = run.session(run.with_outputs(model.proto, names), threads=settings.threads)
-    count = 0
-    for feeds in batches:
+    for feeds in stream:
         try:
             values = session.run(names, feeds)
         except run.runtime_errors() as error:
@@ -91,9 +97,12 @@ def _observe_chunk(
             if observer.name in inputs:
                 observer.add(feeds[observer.name])
         count += 1
+        saved.take(feeds)
+        saved.save(observers)
         progress(count / (count + 1))  # the length of a stream is not known before its end
     if not count:
         raise InputError("the calibration data holds no samples")
+    saved.save(observers, last=True)
     progress(1.0)
 
 

@@ -37,14 +37,20 @@ UNFOLDED = 400  # characters
 @click.option("--locked", type=click.Path(path_type=Path), help="Rebuild what a recipe.lock delivered.")
 @click.option("--name", help="The bundle's name; the model file's name otherwise.")
 @click.option("--version", help="The bundle's version; made from the artifact's digest otherwise.")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for unfinished calibration: the same command goes on there after a kill.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
 @json_option
-def optimize(model: Path, *, as_json: bool, **options: Any) -> None:
+def optimize(model: Path, *, as_json: bool, work: Path | None, **options: Any) -> None:
     """Fit MODEL (.onnx, float .tflite, Keras) to a target within a budget, and write bundle and report."""
+    from ..optimization import Settings
     from ..optimization import optimize as run
 
     with progress(quiet=as_json) as report:
-        result = run(model, progress=report, **options)
+        result = run(model, progress=report, settings=Settings(work=work), **options)
     if as_json:
         print_json(result.report)
     else:

@@ -74,16 +74,18 @@ def build(
     calibration: Callable[[], Iterator[dict[str, np.ndarray]]],
     progress: Callable[[str, float], None],
     imagined: Model | None = None,
+    work: Path | None = None,
     timed: bool = True,
 ) -> Built:
     """Apply the candidate's passes and compile into `folder`; raises whatever a pass or compiler raises.
 
-    `imagined` is observed in place of the model where calibration inputs are made up. Where the artifact will be
+    `imagined` is observed in place of the model where calibration inputs are made up; `work` is a folder where a
+    killed calibration goes on. Where the artifact will be
     timed and this machine's kernels are not the target's, its twin for this machine is built too.
     """
     toolchain = candidate.toolchain
     context = passes.Context(
-        arithmetic=toolchain.arithmetic, calibration=calibration, progress=progress, twin=imagined
+        arithmetic=toolchain.arithmetic, calibration=calibration, progress=progress, twin=imagined, work=work
     )
     graph, digests = _apply(model, candidate, context)
     compiler = compilers.get(toolchain.compiler)

@@ -34,6 +34,7 @@ class Settings:
 
     data: data.DataSettings = field(default_factory=data.DataSettings)
     trial: TrialSettings = field(default_factory=TrialSettings)
+    work: Path | None = None  # folder where a killed run's calibration is found again
 
 
 @dataclass(frozen=True)

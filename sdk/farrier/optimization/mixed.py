@@ -76,7 +76,11 @@ def propose(
     if job.budget.max_size_bytes is not None:
         ways += (Way("int4", QUANTIZE, shared, mark="narrow"),)
     context = passes.Context(
-        base.toolchain.arithmetic, lambda: job.calibration(batch), statistics={}, twin=job.twin
+        base.toolchain.arithmetic,
+        lambda: job.calibration(batch),
+        statistics={},
+        twin=job.twin,
+        work=job.settings.work,
     )
     graph = job.model
     for step in base.steps[:at]:

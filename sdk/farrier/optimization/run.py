@@ -289,6 +289,7 @@ def _build(
         batch=batch,
         calibration=calibration,
         imagined=job.twin,
+        work=job.settings.work,
         progress=progress,
         timed=timed,
     )
