@@ -14,6 +14,7 @@ from farrier_contracts.tensors import DYNAMIC, NUMPY_NAMES, TensorSpec
 from . import npz
 
 RANDOM = "random"  # the source of made-up rows
+CHECKED_ELEMENTS = 1 << 20  # looked at together for NaN, at most
 LABEL_NAMES = ("labels", "target")
 SAFE_CASTS = {  # what is stored -> what the model may want instead, without losing a value
     "uint8": ("float32", "float64", "int16", "int32", "int64"),
@@ -254,7 +255,9 @@ def _check_dtype(path: Path, spec: TensorSpec, array: np.ndarray) -> list[str]:
 def _check_finite(path: Path, name: str, array: np.ndarray, *, step: int) -> None:
     if not np.issubdtype(array.dtype, np.floating):
         return
+    step = max(1, min(step, CHECKED_ELEMENTS * len(array) // max(array.size, 1)))
     for start in range(0, len(array), step):
+        npz.release(array)
         rows = np.asarray(array[start : start + step])
         wrong = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
         if wrong.any():
