@@ -14,7 +14,7 @@ from farrier_contracts.tensors import DYNAMIC, NUMPY_NAMES, TensorSpec
 from . import npz
 
 RANDOM = "random"  # the source of made-up rows
-CHECKED_ELEMENTS = 1 << 20  # looked at together for NaN, at most
+CHECKED_ELEMENTS = 1 << 18  # looked at together for NaN, at most
 LABEL_NAMES = ("labels", "target")
 SAFE_CASTS = {  # what is stored -> what the model may want instead, without losing a value
     "uint8": ("float32", "float64", "int16", "int32", "int64"),

@@ -15,6 +15,7 @@ from ..graph.edit import Graph
 from ..graph.upgrade import CannotUpgradeError, upgrade
 from ..model import Model, opset
 from ..quantize import rules
+from ..quantize.bias import closer, correct
 from ..quantize.calibrate import CalibrationSettings, observe
 from ..quantize.edges import edges
 from ..quantize.nearest import nearest
@@ -74,6 +75,7 @@ class Int8Options:
     symmetric: bool | None = None
     power_of_two: bool | None = None
     weight_method: str = "auto"
+    bias_correction: bool = False
     narrow: tuple[str, ...] = ()
     wide_edges: bool = False
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
@@ -171,6 +173,26 @@ def _quantized(model: Model, options: Int8Options, context: Context) -> Model:
         for name, observer in observers.items()
     }
     return QdqWriter(graph, plan, arithmetic, widths).write(ranges)
+    widths = Widths(options.activation_bits, options.weight_method, frozenset(options.narrow))
+    if not options.bias_correction or context.calibration is None:
+        return QdqWriter(graph, plan, arithmetic, widths).write(ranges)
+    floating, built = graph.build(), []
+    for corrected in (False, True):
+        again = Graph(floating)
+        plan = place(again, exclude=exclude, stem=stem, slower=slower)
+        writer = QdqWriter(again, plan, arithmetic, widths)
+        if corrected:
+            writer.set_ranges(ranges)
+            correct(
+                again,
+                plan,
+                writer.affine,
+                arithmetic=arithmetic,
+                method=options.weight_method,
+                batches=context.calibration,
+            )
+        built.append(writer.write(ranges))
+    return closer(floating, built, context.calibration)
 
 
 def raised(model: Model, options: Int8Options, feeds: dict[str, np.ndarray] | None) -> Model:

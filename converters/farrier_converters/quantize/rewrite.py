@@ -72,7 +72,7 @@ class QdqWriter:
 
     def write(self, ranges: dict[str, Range]) -> Model:
         """Return the quantized model. `ranges` covers every point of the placement that has no fixed bounds."""
-        self._share_scales(ranges)
+        self.set_ranges(ranges)
         for node in self.graph.nodes:
             if id(node) in self.plan.reasons:
                 set_reason(node, self.plan.reasons[id(node)])
@@ -96,6 +96,9 @@ class QdqWriter:
 
     def _share_scales(self, ranges: dict[str, Range]) -> None:
         members: dict[str, list[str]] = {}
+    def set_ranges(self, ranges: dict[str, Range]) -> None:
+        """Find the scale of every point; tensors that share one get the union of their ranges."""
+        groups: dict[str, Range] = {}
         for name in self.plan.points:
             members.setdefault(self.plan.root(name), []).append(name)
         for root, names in members.items():
