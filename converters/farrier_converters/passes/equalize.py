@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..graph.edit import Graph
 from ..model import Model
-from ..quantize.equalization import equalize
+from ..quantize.repair.equalization import equalize
 from . import Context, Pass
 
 

@@ -15,12 +15,12 @@ from ..graph.edit import Graph
 from ..graph.upgrade import CannotUpgradeError, upgrade
 from ..model import Model, opset
 from ..quantize import rules
-from ..quantize.bias import closer, correct
 from ..quantize.calibrate import CalibrationSettings, observe
 from ..quantize.edges import edges
 from ..quantize.nearest import nearest
 from ..quantize.observe import METHODS
 from ..quantize.placement import place
+from ..quantize.repair.bias import closer, correct
 from ..quantize.rewrite import NARROW_BITS, QdqWriter, Widths, set_reason
 from ..quantize.scales import BITS
 from ..quantize.speed.fit import fit
@@ -172,27 +172,15 @@ def _quantized(model: Model, options: Int8Options, context: Context) -> Model:
         )
         for name, observer in observers.items()
     }
-    return QdqWriter(graph, plan, arithmetic, widths).write(ranges)
-    widths = Widths(options.activation_bits, options.weight_method, frozenset(options.narrow))
+    writer = QdqWriter(graph, plan, arithmetic, widths)
     if not options.bias_correction or context.calibration is None:
-        return QdqWriter(graph, plan, arithmetic, widths).write(ranges)
-    floating, built = graph.build(), []
-    for corrected in (False, True):
-        again = Graph(floating)
-        plan = place(again, exclude=exclude, stem=stem, slower=slower)
-        writer = QdqWriter(again, plan, arithmetic, widths)
-        if corrected:
-            writer.set_ranges(ranges)
-            correct(
-                again,
-                plan,
-                writer.affine,
-                arithmetic=arithmetic,
-                method=options.weight_method,
-                batches=context.calibration,
-            )
-        built.append(writer.write(ranges))
-    return closer(floating, built, context.calibration)
+        return writer.write(ranges)
+    floating = graph.build()
+    again = Graph(floating)
+    corrected = QdqWriter(again, place(again, exclude=exclude, stem=stem, slower=slower), arithmetic, widths)
+    corrected.set_ranges(ranges)
+    correct(again, corrected.plan, corrected.affine, arithmetic, options.weight_method, context.calibration)
+    return closer(floating, [writer.write(ranges), corrected.write(ranges)], context.calibration)
 
 
 def raised(model: Model, options: Int8Options, feeds: dict[str, np.ndarray] | None) -> Model:

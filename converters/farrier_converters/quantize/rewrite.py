@@ -94,11 +94,9 @@ class QdqWriter:
         """Return scale and zero point of a tensor that has a quantizer."""
         return self.affines[self.plan.root(name)]
 
-    def _share_scales(self, ranges: dict[str, Range]) -> None:
-        members: dict[str, list[str]] = {}
     def set_ranges(self, ranges: dict[str, Range]) -> None:
         """Find the scale of every point; tensors that share one get the union of their ranges."""
-        groups: dict[str, Range] = {}
+        members: dict[str, list[str]] = {}
         for name in self.plan.points:
             members.setdefault(self.plan.root(name), []).append(name)
         for root, names in members.items():

@@ -14,12 +14,12 @@ import onnx
 
 from farrier_contracts.targets import Arithmetic
 
-from ..graph import run
-from ..graph.edit import Graph, attribute, standard
-from ..model import Model
-from . import scales
-from .placement import Placement
-from .scales import Affine
+from ...graph import run
+from ...graph.edit import Graph, attribute, standard
+from ...model import Model
+from .. import scales
+from ..placement import Placement
+from ..scales import Affine
 
 BATCHES = 16  # of calibration data, at most
 Batches = Callable[[], Iterator[dict[str, np.ndarray]]]
@@ -29,7 +29,6 @@ def correct(
     graph: Graph,
     plan: Placement,
     affine: Callable[[str], Affine],
-    *,
     arithmetic: Arithmetic,
     method: str,
     batches: Batches,

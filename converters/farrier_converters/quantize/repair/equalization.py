@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from ..graph.edit import Graph, attribute, replace, standard
+from ...graph.edit import Graph, attribute, replace, standard
 
 LINEAR = ("Conv", "Gemm")
 # f(s x) = s f(x) for s > 0, channel by channel. The bounds of a Clip would have to move with each channel: it ends a
