@@ -11,14 +11,14 @@ from farrier_contracts.errors import UsageError
 from ..model import Model
 from . import Context, Pass
 from .int8 import Int8Options
-from .qat import prepare
+from .qat import int8_options, prepare
 
 
 @dataclass(frozen=True)
 class AdaRoundOptions:
     """What is quantized and how (`int8`), and how rounding is learned (fields of `AdaRoundSettings`)."""
 
-    int8: Int8Options = field(default_factory=Int8Options)
+    int8: Int8Options | Mapping[str, Any] = field(default_factory=Int8Options)
     rounding: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -31,7 +31,7 @@ def run(model: Model, options: AdaRoundOptions, context: Context) -> Model:
         raise UsageError("learned rounding needs calibration data; give some with --data or --calib")
     from ..training.adaround import AdaRoundSettings, adaround
 
-    quantization, _factors = prepare(model, options.int8, context)
+    quantization, _factors = prepare(model, int8_options(options.int8), context)
     settings = AdaRoundSettings(**options.rounding)
     return adaround(quantization, context.calibration, settings, progress=context.progress)
 

@@ -30,7 +30,7 @@ class QatOptions:
     replaces cross-entropy or squared error.
     """
 
-    int8: Int8Options = field(default_factory=lambda: Int8Options(wide_edges=True))
+    int8: Int8Options | Mapping[str, Any] = field(default_factory=lambda: Int8Options(wide_edges=True))
     fit: Mapping[str, Any] = field(default_factory=dict)
     checkpoints: int = 0
     loss: Any = None
@@ -51,7 +51,7 @@ def train(model: Model, options: QatOptions, context: Context) -> Trained:
     from ..training import qat
     from ..training.fit import FitSettings
 
-    quantization, factors = prepare(model, options.int8, context)
+    quantization, factors = prepare(model, int8_options(options.int8), context)
     return qat.train(
         quantization,
         context.training,
@@ -61,6 +61,16 @@ def train(model: Model, options: QatOptions, context: Context) -> Trained:
         checkpoints=options.checkpoints,
         progress=context.progress,
     )
+
+
+def int8_options(given: Int8Options | Mapping[str, Any]) -> Int8Options:
+    """Return options that a recipe may hold as a table; raises UsageError."""
+    if isinstance(given, Int8Options):
+        return given
+    try:
+        return Int8Options(**given)
+    except TypeError as error:
+        raise UsageError(f"the pass int8 does not take these options: {error}") from None
 
 
 def prepare(model: Model, options: Int8Options, context: Context) -> tuple[Quantization, dict[str, Any]]:

@@ -40,11 +40,11 @@ def nearest(
         sessions = {n: run.session(m.proto, threads=settings.threads) for n, m in forms.items()}
         original = run.session(reference.proto, threads=settings.threads)
         for feeds in _limited(batches(), settings):
-            wanted = _floats(original.run(None, feeds))
+            wanted = _floats([np.asarray(value) for value in original.run(None, feeds)])
             for index, values in wanted.items():
                 moments[index] = moments.get(index, 0.0) + _moments(values)
             for name, session in sessions.items():
-                for index, values in _floats(session.run(None, feeds)).items():
+                for index, values in _floats([np.asarray(v) for v in session.run(None, feeds)]).items():
                     error = float(np.square(values - wanted[index]).sum())
                     sums[name][index] = sums[name].get(index, 0.0) + error
     except run.runtime_errors():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from .budget import Budget, parse_drop, parse_latency, parse_size
 from .choose import LATENCY_TOLERANCE, Choice, Figures, Verdict, choose
-from .plan import WAYS, Candidate, Step, plan, suited
+from .plan import TRAINED, WAYS, Candidate, Step, plan, suited
 
 __all__ = [
     "LATENCY_TOLERANCE",
+    "TRAINED",
     "WAYS",
     "Budget",
     "Candidate",

@@ -46,6 +46,17 @@ WAYS: dict[str, tuple[tuple[str, tuple[Step, ...]], ...]] = {
     "bf16": (("", (*_CLEAN, Step("bf16"))),),
     "fp8": (("", (*_CLEAN, Step("fp8"))),),
 }
+_W4, _W4A4 = {"weight_bits": 4}, {"weight_bits": 4, "activation_bits": 4}
+_EDGES = {"wide_edges": True}  # the first and the last layer keep 8 bits: they are the most sensitive ones
+# In these, activations are integers too. What learns cleans and fuses by itself, and keeps batch norms until the end.
+WAYS |= {
+    "w4a8": (("", (*_CLEAN, Step("int8", _W4 | _EDGES))),),
+    "w4a8-adaround": (("", (Step("adaround", {"int8": _W4 | _EDGES}),)),),
+    "qat": (("", (Step("qat"),)),),
+    "w4a8-qat": (("", (Step("qat", {"int8": _W4 | _EDGES}),)),),
+    "w4a4-qat": (("", (Step("qat", {"int8": _W4A4 | _EDGES}),)),),
+}
+TRAINED = ("qat",)  # tried besides where there are rows to train on
 DENSE = ("MatMul", "Gemm", "LSTM", "GRU", "Gather")  # operators whose weights these two serve well
 
 

@@ -27,6 +27,9 @@ UNFOLDED = 400  # characters
     "--calib", type=click.Path(path_type=Path), help="Calibration rows (.npz); else a split of --data."
 )
 @click.option(
+    "--train", type=click.Path(path_type=Path), help="Rows (.npz) for quantization-aware training (minutes)."
+)
+@click.option(
     "--metric", help="accuracy, top5, auc, f1, mae, mse, cosine, perplexity, agreement or FILE.py:FUNCTION."
 )
 @click.option("--max-drop", default="1%", show_default=True, help="How much worse the metric may get.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +11,16 @@ from farrier_contracts import targets
 from farrier_converters import compilers, passes
 from farrier_converters.measure import Child, ChildSettings, faithful, own_arithmetic
 from farrier_converters.model import Model, save
-from farrier_converters.search import Candidate
+from farrier_converters.search import Candidate, Step
 from farrier_converters.weights.marks import weights_precision
 
 from .recipe import options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import numpy as np
+    pass
 
 TWIN = "twin"  # the folder inside a candidate's
+LEARNED = ("qat", "adaround")  # passes that clean, fuse and quantize, and then learn for minutes
 
 
 @dataclass(frozen=True)
@@ -71,22 +69,15 @@ def build(
     folder: Path,
     *,
     batch: int,
-    calibration: Callable[[], Iterator[dict[str, np.ndarray]]],
-    progress: Callable[[str, float], None],
-    imagined: Model | None = None,
-    work: Path | None = None,
+    context: passes.Context,
     timed: bool = True,
 ) -> Built:
     """Apply the candidate's passes and compile into `folder`; raises whatever a pass or compiler raises.
 
-    `imagined` is observed in place of the model where calibration inputs are made up; `work` is a folder where a
-    killed calibration goes on. Where the artifact will be
-    timed and this machine's kernels are not the target's, its twin for this machine is built too.
+    Where the artifact will be timed and this machine's kernels are not the target's, its twin for this machine is
+    built too.
     """
     toolchain = candidate.toolchain
-    context = passes.Context(
-        arithmetic=toolchain.arithmetic, calibration=calibration, progress=progress, twin=imagined, work=work
-    )
     graph, digests = _apply(model, candidate, context)
     compiler = compilers.get(toolchain.compiler)
     folder.mkdir()
@@ -94,9 +85,20 @@ def build(
     own = own_arithmetic(toolchain, targets.host())
     if built.faithful or own is None or not timed:
         return built
-    twin, _ = _apply(model, candidate, replace(context, arithmetic=own))
+    twin, _ = _apply(model, _untrained(candidate), replace(context, arithmetic=own))
     (folder / TWIN).mkdir()
     return replace(built, twin=compiler.compile(twin, toolchain, folder / TWIN))
+
+
+def _untrained(candidate: Candidate) -> Candidate:
+    """Return a candidate that builds the same operators at once: a twin is timed, not judged."""
+    steps: list[Step] = []
+    for step in candidate.steps:
+        if step.name in LEARNED:
+            steps += [Step("clean"), Step("fuse"), Step("int8", dict(step.options.get("int8", {})))]
+        else:
+            steps.append(step)
+    return replace(candidate, steps=tuple(steps))
 
 
 def _apply(model: Model, candidate: Candidate, context: passes.Context) -> tuple[Model, tuple[str, ...]]:

@@ -11,17 +11,18 @@ import numpy as np
 
 from farrier_contracts import targets
 from farrier_contracts.errors import InputError, UsageError
-from farrier_converters import data, importers, metrics
+from farrier_converters import data, importers, metrics, passes
 from farrier_converters import model as models
 from farrier_converters.measure import engines
 from farrier_converters.quantize import datafree
-from farrier_converters.search import Budget, Candidate, plan, suited
+from farrier_converters.search import TRAINED, Budget, Candidate, plan, suited
 
 from . import recipe
 from .build import digest_of, file_digest, precision_of
-from .trial import TrialSettings
+from .trial import Progress, TrialSettings
 
 CALIBRATION_BATCH = 8  # rows per run where the model leaves that free
+TRAINING_BATCH = 64  # rows per step, likewise
 TWIN_ROWS = 32  # of made-up inputs that the twin of a calibration without data is fitted to
 TWIN_ELEMENTS = 1 << 20  # of inputs in one such run
 NO_DATA = "random"  # stands for a digest where there was no file
@@ -53,12 +54,37 @@ class Job:
     warnings: tuple[str, ...]
     settings: Settings
     twin: models.Model | None = None  # observed in place of the model where calibration inputs are made up
+    training: data.Dataset | None = None
     search: bool = True  # for a mix of precisions too; a recipe names every candidate itself
 
     def calibration(self, batch: int) -> Iterator[dict[str, np.ndarray]]:
         """Yield the calibration inputs afresh, a few rows at a time."""
         size = self.rows.calibration.fixed_batch or min(batch, CALIBRATION_BATCH)
         return (feeds for feeds, _ in self.rows.calibration.batches(size))
+
+    def context(
+        self, arithmetic: targets.Arithmetic | None, batch: int, progress: Progress
+    ) -> passes.Context:
+        """Return what this job gives its passes besides the graph; `batch` is how many rows the model takes."""
+        return passes.Context(
+            arithmetic=arithmetic,
+            calibration=lambda: self.calibration(batch),
+            progress=progress,
+            twin=self.twin,
+            training=None if self.training is None else self.epoch,
+            work=self.settings.work,
+        )
+
+    def epoch(self, number: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
+        """Yield the training rows with their labels in the order of one epoch; a short last batch is left out."""
+        if self.training is None:
+            return
+        rows, labels = self.training.rows, self.training.labels
+        size = self.training.fixed_batch or min(TRAINING_BATCH, len(rows))
+        order = np.random.default_rng((self.settings.data.seed, number)).permutation(rows)
+        for start in range(0, len(order) - size + 1, size):
+            chosen = order[start : start + size]
+            yield self.training.feed(chosen), None if labels is None else np.asarray(labels[chosen])
 
     def imagined(self, batch: int) -> Job:
         """Return the job with a twin to calibrate on, where there is no data and a twin can be made."""
@@ -79,6 +105,7 @@ def prepare(
     target_name: str,
     data_path: Path | None,
     calib_path: Path | None,
+    train_path: Path | None = None,
     metric_name: str | None,
     budget: Budget,
     recipe_path: Path | None,
@@ -98,7 +125,9 @@ def prepare(
     candidates = recipe.read(recipe_path, target) if recipe_path else plan(target, precisions)
     model, told = _model(model_path)
     if recipe_path is None and precisions is None:
-        candidates += plan(target, suited(model))
+        candidates += plan(target, suited(model) + (TRAINED if train_path else ()))
+    if train_path is None and any(step.name == "qat" for c in candidates for step in c.steps):
+        raise UsageError("training needs rows to train on; give them with --train")
     rows, warnings = _rows(model, data_path, calib_path, settings.data)
     warnings = (*told, *warnings)
     labels = rows.evaluation.labels
@@ -123,9 +152,11 @@ def prepare(
             "model": digest_of(model),
             "data": file_digest(data_path) if data_path else NO_DATA,
             "calibration": file_digest(calib_path) if calib_path else NO_DATA,
+            **({"training": file_digest(train_path)} if train_path else {}),
         },
         warnings=warnings,
         settings=settings,
+        training=data.load(train_path, model.inputs, settings=settings.data) if train_path else None,
         search=recipe_path is None and precisions is None,
     )
 

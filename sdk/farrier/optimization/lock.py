@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from .recipe import read_toml
 
 VERSION = 1
 PACKAGES = ("onnx", "onnxruntime", "numpy")
+TRAINING_PACKAGES = ("torch",)  # where it is there
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Lock:
 def environment() -> dict[str, str]:
     """Return the versions that decide what a pass writes."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    for name in TRAINING_PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {
         "farrier": __version__,
         "python": platform.python_version(),

@@ -75,13 +75,7 @@ def propose(
     ways = (Way("int8", QUANTIZE, shared),)
     if job.budget.max_size_bytes is not None:
         ways += (Way("int4", QUANTIZE, shared, mark="narrow"),)
-    context = passes.Context(
-        base.toolchain.arithmetic,
-        lambda: job.calibration(batch),
-        statistics={},
-        twin=job.twin,
-        work=job.settings.work,
-    )
+    context = replace(job.context(base.toolchain.arithmetic, batch, _silent), statistics={})
     graph = job.model
     for step in base.steps[:at]:
         graph = passes.get(step.name).run(graph, options(step), context)
@@ -150,3 +144,7 @@ def _facts(measured: Sensitivity, found: Found) -> dict[str, Any]:
         ],
         "validations": [{"loss": trial.loss, "drop": trial.drop} for trial in found.trials],
     }
+
+
+def _silent(_stage: str, _share: float) -> None:
+    pass

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from farrier_contracts.bundle import names
 from farrier_contracts.errors import BudgetError, FarrierError, InputError
@@ -54,6 +52,7 @@ def optimize(
     target: str = "host",
     data: str | Path | None = None,
     calib: str | Path | None = None,
+    train: str | Path | None = None,
     metric: str | None = None,
     max_drop: float | str = 0.01,
     max_latency: float | str | None = None,
@@ -70,7 +69,8 @@ def optimize(
     """Fit a model to a target within a budget, and write the delivered bundle and report into `out`.
 
     `max_drop` is a share (0.01) or "1%", `max_latency` milliseconds or "8ms", `max_size` bytes or "4MB". `precision`
-    ("int8" or "int8,fp16", or a sequence) is tried instead of what suits target and model. `locked`
+    ("int8" or "int8,fp16", or a sequence) is tried instead of what suits target and model. `train` names rows for
+    quantization-aware training, with labels or without. `locked`
     rebuilds what a former run delivered, without measuring again. `progress(stage, share)` is called on the way.
     Raises UsageError, InputError or BudgetError; nothing is written then.
     """
@@ -92,6 +92,7 @@ def optimize(
         target_name=target,
         data_path=_path(data),
         calib_path=_path(calib),
+        train_path=_path(train),
         metric_name=metric,
         budget=budget,
         recipe_path=_path(recipe),
@@ -277,22 +278,10 @@ def _asked(former: lock.Lock) -> tuple[str, str, Budget]:
 def _build(
     job: Job, candidate: Candidate, stage: Path, *, batch: int, progress: Progress, timed: bool = True
 ) -> Built:
-    def calibration() -> Iterator[dict[str, np.ndarray]]:
-        return job.calibration(batch)
-
     place = _place(stage, candidate)
     progress(f"building {candidate.name}", 0.0)
-    return build(
-        job.model,
-        candidate,
-        place,
-        batch=batch,
-        calibration=calibration,
-        imagined=job.twin,
-        work=job.settings.work,
-        progress=progress,
-        timed=timed,
-    )
+    context = job.context(candidate.toolchain.arithmetic, batch, progress)
+    return build(job.model, candidate, place, batch=batch, context=context, timed=timed)
 
 
 def _place(stage: Path, candidate: Candidate) -> Path:
