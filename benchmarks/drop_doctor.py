@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import faults
@@ -24,7 +25,8 @@ from figure import emit
 from subjects import SUBJECTS, Subject
 
 import farrier
-from farrier_converters import data, model
+from farrier_converters import data, model, npz
+from farrier_converters.calibration_check import check
 from farrier_converters.graph import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,18 +95,72 @@ def examine(
     return bool(causes) and named(causes[0], truth), recovered, f"{said}; {figures}{wanted}"
 
 
+def corruptions(rows: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (kind that should be said, corrupted rows); channels and layout where rows have colours."""
+    colours = rows.ndim == 4 and rows.shape[1] == 3
+    yield "mean", rows + rng.choice([-2, 2]) * rows.std()
+    yield "scale", rows * rng.choice([255, 1 / 255])
+    yield "noise", rng.normal(rows.mean(), rows.std(), rows.shape)
+    yield "too few samples", rows[: int(rng.integers(2, 9))]
+    if colours:
+        yield "layout", np.ascontiguousarray(rows.transpose(0, 2, 3, 1)).reshape(rows.shape)
+        yield "channel order", np.ascontiguousarray(rows[:, ::-1])
+
+
+def one_class(subject: Subject, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the evaluation rows of one class, where there are labels."""
+    arrays = npz.read(subject.rows)
+    labels = arrays.get("labels")
+    if labels is not None:
+        name = subject.model.inputs[0].name
+        yield "one class only", arrays[name][labels == rng.integers(labels.max() + 1)]
+
+
+def check_rows(subject: Subject, rng: np.random.Generator) -> tuple[int, int, bool]:
+    """Return (corruptions found, corruptions, whether clean rows pass), by the network and the rows alone."""
+    name, inputs = subject.model.inputs[0].name, subject.model.inputs
+    clean = subject.calibration.arrays[name]
+    found = total = 0
+
+    def kinds(rows: np.ndarray) -> set[str]:
+        given = data.from_arrays({name: rows.astype(np.float32)}, inputs, source=subject.calib)
+        return {fault.kind for fault in check(subject.model, given)}
+
+    for kind, rows in (*corruptions(clean, rng), *one_class(subject, rng)):
+        said = kinds(rows)
+        total, found = total + 1, found + (kind in said)
+        if kind not in said:
+            print(f"{subject.name:10} {kind} NOT FOUND, said: {', '.join(said) or 'nothing'}", flush=True)
+    return found, total, not kinds(clean)
+
+
+def examine_calibration(subjects: list[Subject], rng: np.random.Generator) -> None:
+    """Corrupt calibration rows of every network, count what is found, and clean sets that are flagged."""
+    results = [check_rows(s, rng) for s in subjects]
+    found, total = sum(r[0] for r in results), sum(r[1] for r in results)
+    flagged = sum(not r[2] for r in results)
+    print(f"{found} of {total} corruptions found, {flagged} of {len(results)} clean sets flagged")
+    emit("calibration_check", found / total, goal=0.9, unit="of corruptions found")
+    emit("calibration_check_clean", flagged, goal=0, unit="clean sets flagged", at_most=True)
+
+
 def main() -> None:
     """Plant, ask, count."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--shared-data", type=Path, default=ROOT.parent / "shared" / "data")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--only", choices=list(FAULTS))
+    arguments.add_argument("--calibration", action="store_true", help="the calibration check alone")
     options = arguments.parse_args()
     rng = np.random.default_rng(options.seed)
     right, cured, planted = 0, 0, 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         subjects = [s for make in SUBJECTS for s in make(options.shared_data, folder)]
+        if options.only is None:
+            examine_calibration(subjects, rng)
+        if options.calibration:
+            return
         for fault in FAULTS:
             fit = [s for s in subjects if s.convolutions or fault not in CONVOLUTIONS]
             order, seeds = rng.permutation(len(fit)), rng.integers(1 << 30, size=len(fit))

@@ -8,8 +8,9 @@ import onnx
 from farrier_contracts.errors import FarrierError
 
 from .. import passes
-from ..graph.edit import Graph, attribute
+from ..graph.edit import Graph, attribute, standard
 from ..model import Model
+from .pairs import ACTIVATIONS, BEFORE
 from .quantizers import ConstantQuantizer
 
 SUFFIXES = ("_quantized", "_q", "_int8")
@@ -48,7 +49,7 @@ class Originals:
         names = [stored.name, *(stored.name.removesuffix(s) for s in SUFFIXES if stored.name.endswith(s))]
         found: list[np.ndarray] = []
         for graph, nodes in zip(self.graphs, self.nodes, strict=True):
-            twin = nodes.get((node.op_type, node.name))
+            twin = nodes.get((node.op_type, node.name)) or _same_result(graph, node)
             own = [twin.input[position]] if twin is not None and len(twin.input) > position else []
             values = (graph.constant(name) for name in (*own, *names) if name)
             fitted = (
@@ -56,6 +57,14 @@ class Originals:
             )
             found += [v for v in fitted if v is not None]
         return found
+
+
+def _same_result(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    """Return the node of a float graph that makes the tensor which an unnamed node of B makes, or the Relu behind."""
+    maker = graph.producer.get(node.output[0].removesuffix(BEFORE))
+    if maker is not None and standard(maker, *ACTIVATIONS):
+        maker = graph.producer.get(maker.input[0])
+    return maker if maker is not None and maker.op_type == node.op_type else None
 
 
 def _widened(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
