@@ -23,6 +23,7 @@ from farrier_converters.weights.moments import second_moments, tap_of, windows
 from farrier_converters.weights.sites import CONV, Site
 
 ROOT = Path(__file__).resolve().parents[2]
+FOLDED = 3000  # bytes of small constants that cleaning may compute
 WAYS = [
     *[("int4", {"bits": bits, "symmetric": even}) for bits in (2, 3, 4, 8) for even in (True, False)],
     ("int4", {"scale_bits": 16, "block": 16}),
@@ -133,7 +134,7 @@ def test_a_saved_file_is_read_again_and_cleaning_does_not_widen_it(
     path = tmp_path / "m.onnx"
     save(made, path)
     cleaned = apply(load(path), "clean", "fuse")
-    assert len(cleaned.proto.SerializeToString()) <= path.stat().st_size * 1.1
+    assert len(cleaned.proto.SerializeToString()) <= path.stat().st_size * 1.1 + FOLDED
     for found, expected in zip(outputs(cleaned, _ids()), outputs(made, _ids()), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -147,16 +148,11 @@ def test_the_ledger_names_what_weights_are_stored_in(mixed, apply):
         return {entry.name: entry.precision for entry in entries}
 
     four = precisions("int4")
-    assert {four[name] for name in ("embed", "first", "gemm", "head")} == {"int4"}
+    assert {four[name] for name in ("first", "gemm")} == {"int4"}
+    assert {four[name] for name in ("embed", "head")} == {"int8-weights"}  # tied
     assert four["conv"] == "fp32"  # 864 weights
     three = precisions("int4", bits=3, min_elements=100)
-    assert [three[n] for n in ("embed", "first", "gemm", "head", "conv")] == [
-        "int4",
-        "int3",
-        "int3",
-        "int4",
-        "int4",
-    ]
+    assert [three[n] for n in ("first", "gemm", "conv")] == ["int3", "int3", "int4"]
     assert precisions("nf4", min_elements=100)["conv"] == "nf4"
     assert precisions("bf16")["gemm"] == "bf16"
     assert precisions("fp8")["first"] == "fp8"
@@ -170,7 +166,7 @@ def test_tied_weights_are_stored_once(mixed, apply):
     packed = [
         t for t in made.proto.graph.initializer if t.data_type == t.UINT8 and len(t.raw_data) >= 50 * 32
     ]
-    assert sorted(len(t.raw_data) for t in packed) == [50 * 32, 64 * 50, 100 * 32]
+    assert sorted(len(t.raw_data) for t in packed) == sorted([50 * 64, 64 * 50, 100 * 32])
     assert weights_precision(made.proto) == "int4"
 
 
@@ -418,3 +414,17 @@ def test_float16_leaves_alone_what_the_data_makes_too_large(make_model, apply, o
     assert "on the calibration data" in entries["square"].reason
     small = passes.Context(calibration=lambda: iter([{"x": feeds["x"] / 1000}]))
     assert apply(model, "fp16", context=small).proto == blind.proto
+
+
+def test_tables_of_computed_positions_stay(make_model, apply):
+    angles = np.arange(64)[:, None] * 10.0 ** -np.linspace(0, 4, 32)
+    constants = {"sines": np.sin(angles).astype(np.float32), "learned": _noise(64, 32)}
+    nodes = [helper.make_node("Gather", [name, "ids"], [f"{name}_y"], name=name) for name in constants]
+    results = [f"{name}_y" for name in constants]
+    model = make_model(nodes, {"ids": [3]}, results, constants=constants, dtype=onnx.TensorProto.INT64)
+    for output in model.proto.graph.output:
+        output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    made = apply(from_proto(model.proto, "tables"), "int4")
+    entries = {entry.name: entry for entry in ledger(made, targets.host())}
+    assert entries["sines"].reason == "a table of sines or cosines, not of weights"
+    assert entries["learned"].precision == "int4"

@@ -33,12 +33,12 @@ class Int4Options:
 
     `method`: "gptq", "awq", both ("awq-gptq"), "mse" (each block's scale by least squared error), "rtn" (round to
     nearest, the control), or "auto": gptq where there is calibration data, else mse. `bits` per weight; tables that
-    Gather reads have `table_bits` (2, 4, 8; 32 leaves them in float). `block`: weights per scale. Scales have
-    `scale_bits` 8 (on a logarithmic grid) or 16. `symmetric` False adds a zero point per block. `act_order`,
-    `damping`, `search`: see `GptqSettings`; `sequential`: let each layer see the rounding of those before it.
-    `exclude`: nodes, by name, that stay in float, as do weights of fewer than `min_elements`. `halve_rest` stores the
-    other constants of at least 8 elements as float16. `int8_activations` lets the kernel round activations to 8 bits
-    on the fly: faster where the processor has such instructions, less exact.
+    Gather reads have `table_bits` (2, 4, 8; 32 leaves them in float), or 8 where the table is the classifier too.
+    `block`: weights per scale. Scales have `scale_bits` 8 (on a logarithmic grid) or 16. `symmetric` False adds a zero
+    point per block. `act_order`, `damping`, `search`: see `GptqSettings`; `sequential`: let each layer see the
+    rounding of those before it. `exclude`: nodes, by name, that stay in float, as do weights of fewer than
+    `min_elements`. `halve_rest` stores the other constants of at least 8 elements as float16. `int8_activations` lets
+    the kernel round activations to 8 bits on the fly: faster where the processor has such instructions, less exact.
     """
 
     method: str = "auto"
@@ -132,7 +132,7 @@ def _run(
     for bank, quantized in found:
         store.write(bank, quantized)
     store.finish()
-    graph.index()
+    graph = Graph(graph.build())  # without what nothing reads any more
     if options.halve_rest and found:
         halve_rest(graph, min_elements=HALVED)
     return with_domain(graph.build())

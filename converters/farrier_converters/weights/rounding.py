@@ -22,6 +22,7 @@ from .store import kernel_reads, put_back
 
 METHODS = ("rtn", "mse", "gptq", "awq", "awq-gptq")
 DATA_METHODS = ("gptq", "awq", "awq-gptq")
+TIED_BITS = 8  # of weights that a network begins and ends with: errors in them count twice
 SCALED_METHODS = ("awq", "awq-gptq")
 AWQ_HEADROOM = 4 * HEADROOM  # columns are scaled, and their blocks with them
 
@@ -128,11 +129,7 @@ def _grid(bank: Bank, graph: Graph, options: Rounding) -> Grid:
 def _bits(bank: Bank, options: Rounding) -> int:
     if options.nf4:
         return 4
-    bits = (
-        max(options.bits, options.table_bits)
-        if TABLE in bank.kinds and LINEAR in bank.kinds
-        else options.bits
-    )
+    bits = TIED_BITS if {TABLE, LINEAR} <= bank.kinds else options.bits
     if bank.kinds == {TABLE}:
         bits = options.table_bits
     return max(bits, 4) if not kernel_reads(bank) else bits  # no container of fewer bits widens in one step

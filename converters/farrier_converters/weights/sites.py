@@ -31,6 +31,8 @@ LINEAR, TABLE, CONV, OTHER = "linear", "table", "conv", "other"
 SMALLEST_BLOCK = 16  # of ONNX Runtime's kernels
 EXCLUDED = "excluded by an option"
 FEW = "its {count} weights are too few to pay for scales"
+NARROW = "its rows of {count} numbers are too short for blocks"
+POSITIONS = "a table of sines or cosines, not of weights"
 CONTROL = "the weights inside of control flow stay in float"
 
 
@@ -139,11 +141,29 @@ def _sites(graph: Graph, node: onnx.NodeProto, min_elements: int) -> Iterator[Si
         tensor = graph.initializers.get(name)
         if tensor is None or tensor.data_type != FLOAT or len(tensor.dims) < 2:
             continue
-        count = int(np.prod(tensor.dims))
-        if count < min_elements:
-            set_reason(node, FEW.format(count=count))
+        reason = _obstacle(graph, node, name, min_elements)
+        if reason is not None:
+            set_reason(node, reason)
             continue
         yield _site(graph, node, position, name, turned)
+
+
+def _obstacle(graph: Graph, node: onnx.NodeProto, name: str, min_elements: int) -> str | None:
+    dims = graph.initializers[name].dims
+    count = int(np.prod(dims))
+    if count < min_elements:
+        return FEW.format(count=count)
+    if not standard(node, "Gather"):
+        return None
+    if count // dims[0] < SMALLEST_BLOCK:
+        return NARROW.format(count=count // dims[0])
+    value = graph.constant(name)
+    return POSITIONS if value is not None and _computed_positions(value) else None
+
+
+def _computed_positions(table: np.ndarray) -> bool:
+    """Sines and cosines have zeros and ones at place 0, and nothing beyond 1."""
+    return bool(np.isin(table[0], (0, 1)).all() and table.any() and np.abs(table).max() <= 1)
 
 
 def _behind_transpose(graph: Graph, node: onnx.NodeProto, position: int, name: str) -> tuple[str, bool]:
