@@ -192,9 +192,7 @@ def main() -> None:
         if subject.graph.proto.ByteSize() >= DOMINATED:
             sizes.append(table["int4", "gptq"][1])
     sizes.append(convolutions(options.shared_data))
-    print(
-        f"4-bit files, times smaller: tinyshakespeare, resnet56 {[round(s, 2) for s in sizes]}"
-    )
+    print(f"4-bit files, times smaller: tinyshakespeare, resnet56 {[round(s, 2) for s in sizes]}")
     emit("int4_size", min(sizes), goal=SIZE_GOAL, unit="x smaller")
     emit("gptq_awq_over_rtn", min(gains), goal=0.0, unit="of the rise in log perplexity")
 
