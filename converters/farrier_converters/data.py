@@ -35,6 +35,8 @@ class DataSettings:
     calibration_share: float = 0.2  # of the rows where --calib is not given
     split_from_rows: int = 20  # with fewer rows the same ones calibrate and evaluate
     random_rows: int = 64  # made where no data is given
+    random_elements: int = 1 << 22  # of them all: fewer rows of larger inputs
+    least_random_rows: int = 16
     random_dimension: int = 16  # for a free dimension that is not the batch
     random_image_side: int = 224  # for free spatial dimensions of a 4-D input
     check_rows: int = 256  # rows looked at together for NaN
@@ -169,6 +171,7 @@ def random(inputs: Sequence[TensorSpec], settings: DataSettings = DataSettings()
     rng = np.random.default_rng(settings.seed)
     counted = {s.name for s in inputs if s.shape and s.shape[0] in (DYNAMIC, 1)}
     counted = counted or {s.name for s in inputs if s.shape}  # a fixed batch of several rows
+    count = _random_rows([spec for spec in inputs if spec.name in counted], settings)
     arrays: dict[str, np.ndarray] = {}
     for spec in inputs:
         if spec.datatype not in NUMPY_NAMES:
@@ -178,12 +181,18 @@ def random(inputs: Sequence[TensorSpec], settings: DataSettings = DataSettings()
         dtype = np.dtype(NUMPY_NAMES[spec.datatype])
         shape = _random_shape(spec, settings)
         if spec.name in counted:
-            shape = (settings.random_rows, *shape[1:])
+            shape = (count, *shape[1:])
         is_float = np.issubdtype(dtype, np.floating)
         values = rng.standard_normal(shape) if is_float else rng.integers(0, 2, shape)
         arrays[spec.name] = np.asarray(values).astype(dtype)
-    rows = np.arange(settings.random_rows if counted else 1)
+    rows = np.arange(count if counted else 1)
     return Dataset(tuple(inputs), arrays, rows, constant=frozenset(arrays) - counted)
+
+
+def _random_rows(inputs: Sequence[TensorSpec], settings: DataSettings) -> int:
+    elements = sum(int(np.prod(_random_shape(spec, settings)[1:])) for spec in inputs)
+    rows = settings.random_elements // max(elements, 1)
+    return int(np.clip(rows, min(settings.least_random_rows, settings.random_rows), settings.random_rows))
 
 
 def _random_shape(spec: TensorSpec, settings: DataSettings) -> tuple[int, ...]:

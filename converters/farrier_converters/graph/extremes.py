@@ -20,7 +20,8 @@ from .types import FLOAT, TensorType, infer
 class ExtremesSettings:
     """What bounds time and memory."""
 
-    batches: int = 8  # of the data
+    batches: int = 8  # of the data at most
+    values: int = 1 << 21  # of the data's elements, after which no further batch is looked at; one always is
     chunk_elements: int = 1 << 24  # fetched in one run, for a batch of one
     threads: int = 1
 
@@ -40,17 +41,28 @@ def largest_magnitudes(
     found = dict.fromkeys(tensors, 0.0)
     for chunk in _chunks(infer(proto), [name for name in tensors if name not in inputs], settings):
         session = run.session(_with_outputs(proto, chunk), threads=settings.threads)
-        for feeds in islice(batches(), settings.batches):
+        for feeds in _some(batches(), settings):
             try:
                 values = session.run(chunk, feeds)
             except run.runtime_errors() as error:
                 raise InputError(f"the calibration data does not fit the model: {run.brief(error)}") from None
             for name, value in zip(chunk, values, strict=True):
                 found[name] = max(found[name], _largest(np.asarray(value)))
-    for feeds in islice(batches(), settings.batches):
+    for feeds in _some(batches(), settings):
         for name in inputs.intersection(tensors, feeds):
             found[name] = max(found[name], _largest(feeds[name]))
     return found
+
+
+def _some(
+    batches: Iterator[dict[str, np.ndarray]], settings: ExtremesSettings
+) -> Iterator[dict[str, np.ndarray]]:
+    seen = 0
+    for feeds in islice(batches, settings.batches):
+        yield feeds
+        seen += sum(value.size for value in feeds.values())
+        if seen >= settings.values:
+            return
 
 
 def _largest(value: np.ndarray) -> float:

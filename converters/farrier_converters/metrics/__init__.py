@@ -47,8 +47,10 @@ def get(name: str) -> Metric:
     raise UsageError(f"unknown metric {name!r}; choose one of: {known}")
 
 
-def choose(labels: np.ndarray | None) -> Metric:
-    """Return the metric that labels of this kind call for where none was named."""
+def choose(labels: np.ndarray | None, *, made_up: bool = False) -> Metric:
+    """Return the metric that labels of this kind call for where none was named; `made_up`: the inputs are noise."""
+    if labels is None and made_up:
+        return Metric("agreement", lambda: Agreement(decisions=False), needs_labels=False)
     if labels is None:
         return METRICS["agreement"]
     whole = np.issubdtype(labels.dtype, np.integer) or labels.dtype == np.bool_

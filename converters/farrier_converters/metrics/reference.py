@@ -13,9 +13,11 @@ class Agreement:
     """The mean over outputs: equal best class where an output looks like a classifier's, else the cosine.
 
     An output of shape (rows, classes) looks like a classifier's where it holds probabilities or is the only one.
+    Without `decisions`, every output counts by its cosine: which class is best means nothing on made-up inputs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, decisions: bool = True) -> None:
+        self._decisions = decisions
         self._sum, self._count = 0.0, 0
 
     def add(self, outputs: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> None:
@@ -24,7 +26,8 @@ class Agreement:
             if output.shape != reference.shape:
                 self._count += len(reference)  # nothing agrees: the rows cannot even be laid side by side
                 continue
-            self._sum += float(_rows(output, reference, only=len(wanted) == 1).sum())
+            alike = _rows(output, reference, only=len(wanted) == 1, decisions=self._decisions)
+            self._sum += float(alike.sum())
             self._count += len(output)
 
     def value(self) -> float:
@@ -32,8 +35,8 @@ class Agreement:
         return self._sum / self._count if self._count else 1.0
 
 
-def _rows(output: np.ndarray, reference: np.ndarray, *, only: bool) -> np.ndarray:
-    if reference.ndim == 2 and reference.shape[1] > 1 and (only or is_distribution(reference)):
+def _rows(output: np.ndarray, reference: np.ndarray, *, only: bool, decisions: bool) -> np.ndarray:
+    if decisions and reference.ndim == 2 and reference.shape[1] > 1 and (only or is_distribution(reference)):
         return output.argmax(axis=1) == reference.argmax(axis=1)
     if not np.issubdtype(reference.dtype, np.floating):
         same = output == reference

@@ -17,7 +17,7 @@ from ..model import Model, opset
 from ..quantize import rules
 from ..quantize.calibrate import CalibrationSettings, observe
 from ..quantize.edges import edges
-from ..quantize.nearest import nearest
+from ..quantize.nearest import NearestSettings, distances, nearest
 from ..quantize.observe import METHODS
 from ..quantize.placement import place
 from ..quantize.repair.bias import closer, correct
@@ -37,7 +37,9 @@ AUTO_METHODS = (
     "minmax",
     "percentile",
 )  # what "auto" tries; the first wins where they are about as good
-CHOSEN = "\0method"  # in a context's statistics: what "auto" chose; no tensor is called so
+ALONE = "\0alone"  # likewise: what calibration found in the model itself, where its twin is no likeness
+LIKENESS = 0.5  # of the outputs' variance: an error beyond it is not one of rounding
+FEW = NearestSettings(rows=16, values=1 << 21)
 WEIGHT_METHODS = (AUTO, "max", "mse")
 
 
@@ -109,27 +111,58 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
     comes back in float, with the reasons in its nodes. Raises InputError for weights, activations or data that
     cannot be used, UsageError for missing data.
     """
+    if context.statistics is None:
+        context = replace(context, statistics={})
     if options.method != AUTO:
         return _quantized(model, options, context)
-    return _nearest(model, options, context)
+    return _imagined(model, options, context) if context.twin else _nearest(model, options, context)[1]
 
 
-def _nearest(model: Model, options: Int8Options, context: Context) -> Model:
-    """Return the form whose outputs are nearest to the model's; calibration runs once for all of them."""
-    statistics = {} if context.statistics is None else context.statistics
-    context = replace(context, statistics=statistics)
-    if CHOSEN in statistics:
-        return _quantized(model, replace(options, method=statistics[CHOSEN]), context)
+def settled(model: Model, options: Int8Options, context: Context) -> Int8Options:
+    """Return the options with the range method that "auto" chooses for this model and these options."""
+    if options.method != AUTO:
+        return options
+    if context.twin is not None:
+        return replace(options, method=AUTO_METHODS[0])
+    return replace(options, method=_nearest(model, options, context)[0])
+
+
+def _nearest(model: Model, options: Int8Options, context: Context) -> tuple[str, Model]:
+    """Return the method whose outputs are nearest to the model's, and its form; calibration runs once for all."""
     forms = {method: _quantized(model, replace(options, method=method), context) for method in AUTO_METHODS}
-    first = forms[AUTO_METHODS[0]]
+    first = AUTO_METHODS[0]
+    if context.calibration is None or all(f.proto == forms[first].proto for f in forms.values()):
+        return first, forms[first]
+    chosen = nearest(model, forms, context.calibration)
+    return chosen, forms[chosen]
+
+
+def _imagined(model: Model, options: Int8Options, context: Context) -> Model:
+    """Quantize by the ranges of a twin, or by the model's own where made-up inputs show that the twin is no likeness.
+
+    That is so in a network that was never trained: its batch norms say nothing about what flows through it.
+    """
+    options = replace(options, method=AUTO_METHODS[0])
+    if ALONE in (context.statistics or {}):
+        return _quantized(
+            model, options, replace(context, twin=None, statistics=(context.statistics or {})[ALONE])
+        )
+    found = _quantized(model, options, context)
+    if context.calibration is None:
+        return found
+    errors = distances(model, {"twin": found}, context.calibration, FEW)
+    if errors.get("twin", 0.0) <= LIKENESS:
+        return found
+    alone = replace(context, twin=None, statistics={})
+    own = _quantized(model, options, alone)
     if (
-        context.calibration is None
-        or context.twin is not None
-        or all(f.proto == first.proto for f in forms.values())
+        distances(model, {"own": own}, context.calibration, FEW).get("own", np.inf)
+        > errors["twin"] * LIKENESS
     ):
-        return first
-    statistics[CHOSEN] = nearest(model, forms, context.calibration)
-    return forms[statistics[CHOSEN]]
+        return found
+    if context.statistics is not None:
+        context.statistics[ALONE] = alone.statistics
+    return own
 
 
 def _quantized(model: Model, options: Int8Options, context: Context) -> Model:

@@ -10,8 +10,8 @@ from farrier_contracts.errors import UsageError
 
 from ..model import Model
 from ..quantize.calibrate import observe
-from ..quantize.norms import norm_factors
 from ..quantize.rewrite import Widths
+from ..quantize.trained.norms import norm_factors
 from . import Context, Pass
 from .clean import CLEAN
 from .fuse import FUSE

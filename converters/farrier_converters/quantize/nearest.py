@@ -30,10 +30,23 @@ def nearest(
     batches: Callable[[], Iterator[dict[str, np.ndarray]]],
     settings: NearestSettings = NearestSettings(),
 ) -> str:
-    """Return the name of the form with the least error: squared error over variance, averaged over float outputs.
+    """Return the name of the form with the least error (see `distances`).
 
     The first form wins unless another is nearer by the margin, and where they cannot be run.
     """
+    errors = distances(reference, forms, batches, settings)
+    first = next(iter(forms))
+    best = min(errors, key=lambda name: errors[name], default=first)
+    return best if errors and errors[best] < errors[first] * (1 - settings.margin) else first
+
+
+def distances(
+    reference: Model,
+    forms: Mapping[str, Model],
+    batches: Callable[[], Iterator[dict[str, np.ndarray]]],
+    settings: NearestSettings = NearestSettings(),
+) -> dict[str, float]:
+    """Return each form's error: squared error over variance, averaged over float outputs; none where none runs."""
     sums: dict[str, dict[int, float]] = {name: {} for name in forms}
     moments: dict[int, np.ndarray] = {}
     try:
@@ -48,10 +61,8 @@ def nearest(
                     error = float(np.square(values - wanted[index]).sum())
                     sums[name][index] = sums[name].get(index, 0.0) + error
     except run.runtime_errors():
-        return next(iter(forms))  # whoever runs it next says what is wrong
-    errors = {name: _relative(found, moments) for name, found in sums.items()}
-    first, best = next(iter(forms)), min(errors, key=lambda name: errors[name])
-    return best if errors[best] < errors[first] * (1 - settings.margin) else first
+        return {}  # whoever runs it next says what is wrong
+    return {name: _relative(found, moments) for name, found in sums.items()}
 
 
 def _limited(

@@ -23,7 +23,7 @@ from ..quantize.edges import edges
 from ..quantize.placement import place
 from ..quantize.rewrite import Known, QdqWriter, Widths
 from ..quantize.scales import Range
-from ..quantize.trainable import EPSILON, Learnable, TrainableWriter
+from ..quantize.trained.writer import EPSILON, Learnable, TrainableWriter
 from .data import Stream, stream
 from .fit import FitSettings, History, Progress, fit
 from .losses import Loss

@@ -32,7 +32,9 @@ UNFOLDED = 400  # characters
 @click.option(
     "--metric", help="accuracy, top5, auc, f1, mae, mse, cosine, perplexity, agreement or FILE.py:FUNCTION."
 )
-@click.option("--max-drop", default="1%", show_default=True, help="How much worse the metric may get.")
+@click.option(
+    "--max-drop", help="How much worse the metric may get, like 1% (the default; 5% without --data)."
+)
 @click.option("--max-latency", help="Median time of a run, like 8ms.")
 @click.option("--max-size", help="Size of the artifact, like 4MB.")
 @click.option("--precision", help="Try only these, like int8,fp16; else what suits target and model.")

@@ -102,9 +102,12 @@ def _untrained(candidate: Candidate) -> Candidate:
 
 
 def _apply(model: Model, candidate: Candidate, context: passes.Context) -> tuple[Model, tuple[str, ...]]:
-    digests = []
+    """Run the steps. `context.statistics` holds what calibration found, by the digest of the graph it ran on."""
+    digests: list[str] = []
+    known = {} if context.statistics is None else context.statistics
     for step in candidate.steps:
-        model = passes.get(step.name).run(model, options(step), context)
+        own = replace(context, statistics=known.setdefault("".join(digests[-1:]), {}))
+        model = passes.get(step.name).run(model, options(step), own)
         digests.append(digest_of(model))
     return model, tuple(digests)
 

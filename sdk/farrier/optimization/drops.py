@@ -15,9 +15,12 @@ from farrier_converters.data import Dataset
 from .build import Built
 from .job import NO_DATA, Job
 
-ELEMENTS = 1 << 22  # of inputs that are looked at: fewer rows of larger inputs
-MOST_ROWS, LEAST_ROWS = 64, 8
-SHARE_ROWS, SHARE_LAYERS = 4, 32
+MOST_ROWS = 64
+CHECK_ELEMENTS, CHECK_LEAST_ROWS = 1 << 22, 8  # of inputs, for the check of calibration rows
+REPORT_ELEMENTS, REPORT_LEAST_ROWS = 1 << 19, 2  # likewise, for the report, which fetches every inner tensor
+SHARE_ROWS = 4  # in which a layer's own error is added alone
+SHARE_LAYERS, SHARE_LEAST_LAYERS = 32, 4
+SHARE_BYTES = 1 << 28  # of all models that are run for that: fewer layers of larger ones
 QUANTIZERS = "QuantizeLinear"
 
 
@@ -26,7 +29,10 @@ def of(job: Job, built: Built) -> dict[str, Any] | None:
     if not any(node.op_type == QUANTIZERS for node in built.model.proto.graph.node):
         return None
     data = job.rows.evaluation
-    settings = CompareSettings(rows=_rows(data), share=ShareSettings(layers=SHARE_LAYERS, rows=SHARE_ROWS))
+    rows = _rows(data, REPORT_ELEMENTS, REPORT_LEAST_ROWS)
+    layers = int(np.clip(SHARE_BYTES // job.model.proto.ByteSize(), SHARE_LEAST_LAYERS, SHARE_LAYERS))
+    share = ShareSettings(layers=layers, rows=min(rows, SHARE_ROWS))
+    settings = CompareSettings(rows=rows, share=share)
     try:
         report = drop_report(job.model, built.model, data, settings=settings)
     except InputError:
@@ -38,10 +44,15 @@ def calibration_notes(job: Job) -> tuple[str, ...]:
     """Return what is wrong with the calibration rows, in sentences; evaluation rows of their own file are evidence."""
     rows = job.rows
     apart = rows.evaluation if job.digests["calibration"] != NO_DATA else None
-    found = check(job.model, rows.calibration, apart, settings=CheckSettings(rows=_rows(rows.calibration)))
+    found = check(
+        job.model,
+        rows.calibration,
+        apart,
+        settings=CheckSettings(rows=_rows(rows.calibration, CHECK_ELEMENTS, CHECK_LEAST_ROWS)),
+    )
     return tuple(fault.sentence for fault in found)
 
 
-def _rows(data: Dataset) -> int:
+def _rows(data: Dataset, most_elements: int, least: int) -> int:
     elements = sum(int(np.prod(array.shape[1:])) for array in data.arrays.values())
-    return int(np.clip(ELEMENTS // max(elements, 1), LEAST_ROWS, MOST_ROWS))
+    return int(np.clip(most_elements // max(elements, 1), least, MOST_ROWS))

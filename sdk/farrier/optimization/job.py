@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,9 @@ class Job:
     settings: Settings
     twin: models.Model | None = None  # observed in place of the model where calibration inputs are made up
     training: data.Dataset | None = None
+    statistics: dict[str, Any] = field(
+        default_factory=dict
+    )  # of calibrations, by graph: candidates share them
     search: bool = True  # for a mix of precisions too; a recipe names every candidate itself
 
     def calibration(self, batch: int) -> Iterator[dict[str, np.ndarray]]:
@@ -136,7 +140,7 @@ def prepare(
         raise InputError(f"the metric {metric.name} needs an array 'labels' (or 'target'): {where}")
     if metric is None and labels is None and data_path is not None:
         warnings += ("the data has no labels: judged by agreement with the original model",)
-    chosen = metric or metrics.choose(labels)
+    chosen = metric or metrics.choose(labels, made_up=rows.evaluation.source == data.RANDOM)
     if (machine := _machine()) != target.arch and target.arch != "any":
         warnings += (f"measured on this {machine} machine, as a stand-in for {target.name} ({target.arch})",)
     return Job(
@@ -175,14 +179,16 @@ def _rows(
     if data_path is None and calib_path is None:
         made = datafree.imagine(model, settings)
         note = (
-            "no data was given: calibrated on made-up inputs, judged by agreement with the original model on random"
-            " inputs"
+            "no data was given: calibrated on made-up inputs, judged by how alike the outputs are to the original's"
+            " on them"
         )
         return data.Split(made, made), (note,)
     calibration = data.load(calib_path, model.inputs, settings=settings) if calib_path else None
     if data_path is None:
         evaluation = datafree.imagine(model, settings)
-        extra = ("no evaluation data was given: random inputs, judged by agreement with the original model",)
+        extra = (
+            "no evaluation data was given: made-up inputs, judged by how alike the outputs are to the original's",
+        )
     else:
         evaluation, extra = data.load(data_path, model.inputs, settings=settings), ()
     rows = data.split(evaluation, calibration, settings)

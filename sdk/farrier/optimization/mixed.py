@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from farrier_converters import passes
+from farrier_converters.data import RANDOM
 from farrier_converters.mixed.search import MOST_VALIDATIONS, Found, search
 from farrier_converters.mixed.sensitivity import Sensitivity, measure
 from farrier_converters.mixed.solve import Assignment, total
 from farrier_converters.mixed.ways import FLOAT, Way, steps
+from farrier_converters.passes.int8 import settled
 from farrier_converters.search import Candidate, Choice, Step
 
 from .build import Built
@@ -44,7 +46,8 @@ class Proposal:
 def wanted(job: Job, choice: Choice, entries: Mapping[str, Entry]) -> bool:
     """Say whether a mix could be better than what there is: no quantized candidate is good enough as it stands."""
     measured = any(e.drop is not None for e in entries.values() if e.precision == QUANTIZE)
-    if not measured or not job.search:
+    made_up = job.rows.evaluation.source == RANDOM  # which layers bear what shows on real rows alone
+    if not measured or not job.search or made_up:
         return False
     return choice.delivered is None or entries[choice.delivered].precision != QUANTIZE
 
@@ -71,14 +74,15 @@ def propose(
     if base is None:
         return Proposal(None)
     at = next(index for index, step in enumerate(base.steps) if step.name == QUANTIZE)
-    shared = dict(base.steps[at].options)
-    ways = (Way("int8", QUANTIZE, shared),)
-    if job.budget.max_size_bytes is not None:
-        ways += (Way("int4", QUANTIZE, shared, mark="narrow"),)
     context = replace(job.context(base.toolchain.arithmetic, batch, _silent), statistics={})
     graph = job.model
     for step in base.steps[:at]:
         graph = passes.get(step.name).run(graph, options(step), context)
+    # one method for every mix, so that a mix built again from its recipe is the same
+    shared = {**base.steps[at].options, "method": settled(graph, options(base.steps[at]), context).method}
+    ways = (Way("int8", QUANTIZE, shared),)
+    if job.budget.max_size_bytes is not None:
+        ways += (Way("int4", QUANTIZE, shared, mark="narrow"),)
     measured = measure(
         graph,
         ways,

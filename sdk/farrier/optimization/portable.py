@@ -39,7 +39,7 @@ class PortableSettings:
     """How much is emulated, and which spread is too much."""
 
     rows: int = 256  # evaluation rows at most
-    multiply_adds: float = 1e10  # per candidate and arithmetic at most: large models get fewer rows
+    multiply_adds: float = 5e9  # per candidate and arithmetic at most: large models get fewer rows
     batch: int = 32  # rows at once at most
     spread: float = 0.002  # between processors that run one file, in the metric's own measure of a drop
 

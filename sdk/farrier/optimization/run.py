@@ -29,6 +29,7 @@ from .recipe import ORIGINAL
 from .result import REFERENCE, Entry, Result
 from .trial import Progress
 
+MADE_UP_DROP = 0.05  # noise shows whether a model is broken, not how many points it loses
 NOISY_SPREAD = 0.25  # of the rounds' medians; above it the report says that the machine was busy
 
 
@@ -54,7 +55,7 @@ def optimize(
     calib: str | Path | None = None,
     train: str | Path | None = None,
     metric: str | None = None,
-    max_drop: float | str = 0.01,
+    max_drop: float | str | None = None,
     max_latency: float | str | None = None,
     max_size: int | str | None = None,
     precision: str | Sequence[str] | None = None,
@@ -68,12 +69,15 @@ def optimize(
 ) -> Result:
     """Fit a model to a target within a budget, and write the delivered bundle and report into `out`.
 
-    `max_drop` is a share (0.01) or "1%", `max_latency` milliseconds or "8ms", `max_size` bytes or "4MB". `precision`
-    ("int8" or "int8,fp16", or a sequence) is tried instead of what suits target and model. `train` names rows for
-    quantization-aware training, with labels or without. `locked`
-    rebuilds what a former run delivered, without measuring again. `progress(stage, share)` is called on the way.
+    `max_drop` is a share (0.01) or "1%" (None: 1 %, or 5 % where inputs are made up), `max_latency`
+    milliseconds or "8ms", `max_size` bytes or "4MB". `precision` ("int8" or "int8,fp16", or a sequence) is
+    tried instead of what suits target and model. `train` names rows for quantization-aware training, with
+    labels or without. `locked` rebuilds what a former run delivered, without measuring again.
+    `progress(stage, share)` is called on the way.
     Raises UsageError, InputError or BudgetError; nothing is written then.
     """
+    if max_drop is None:
+        max_drop = Budget.max_drop if data else MADE_UP_DROP
     budget = Budget(
         max_drop=parse_drop(max_drop) if isinstance(max_drop, str) else max_drop,
         max_latency_ms=parse_latency(max_latency) if isinstance(max_latency, str) else max_latency,
@@ -280,7 +284,7 @@ def _build(
 ) -> Built:
     place = _place(stage, candidate)
     progress(f"building {candidate.name}", 0.0)
-    context = job.context(candidate.toolchain.arithmetic, batch, progress)
+    context = replace(job.context(candidate.toolchain.arithmetic, batch, progress), statistics=job.statistics)
     return build(job.model, candidate, place, batch=batch, context=context, timed=timed)
 
 

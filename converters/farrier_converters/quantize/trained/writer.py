@@ -17,11 +17,11 @@ from onnx import numpy_helper
 
 from farrier_contracts.targets import Arithmetic
 
-from ..graph.edit import Graph, replace
-from ..model import Model
-from .placement import Placement
-from .rewrite import QdqWriter, Widths
-from .scales import Affine, Range
+from ...graph.edit import Graph, replace
+from ...model import Model
+from ..placement import Placement
+from ..rewrite import QdqWriter, Widths
+from ..scales import Affine, Range
 
 EPSILON = 1e-5  # of the batch norms
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..graph.edit import Graph, attribute, standard
-from ..model import Model
+from ...graph.edit import Graph, attribute, standard
+from ...model import Model
 
 SMALLEST = 1e-4  # of a factor that weights are divided by; below it a channel is all but dead
 
