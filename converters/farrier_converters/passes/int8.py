@@ -32,12 +32,10 @@ OPSET = 13  # the first whose DequantizeLinear knows an axis
 
 
 AUTO = "auto"
-AUTO_METHODS = (
-    "mse",
-    "minmax",
-    "percentile",
-)  # what "auto" tries; the first wins where they are about as good
-ALONE = "\0alone"  # likewise: what calibration found in the model itself, where its twin is no likeness
+# what "auto" tries; the first wins where they are about as good
+AUTO_METHODS = ("mse", "minmax", "percentile")
+# in a context's statistics: what calibration found in the model itself, where its twin is no likeness
+ALONE = "\0alone"  # no tensor is called so
 LIKENESS = 0.5  # of the outputs' variance: an error beyond it is not one of rounding
 FEW = NearestSettings(rows=16, values=1 << 21)
 WEIGHT_METHODS = (AUTO, "max", "mse")
