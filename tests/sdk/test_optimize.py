@@ -115,7 +115,8 @@ def test_everything_that_is_promised_is_written(result, made):
         assert entry["peak_memory_bytes"] > 0
     assert report["baseline"]["metric"]["value"] == 1.0
     names = {c["name"] for c in report["candidates"]}
-    assert names - {"mixed"} == {"original", "fp32", "fp16", "int8", "int8-fitted"}
+    safe = {p["candidate"] + "-7bit" for p in report["predictions"] if p["spread"] > 0.002}
+    assert names - {"mixed"} - safe == {"original", "fp32", "fp16", "int8", "int8-fitted"}
     assert [c["name"] for c in report["candidates"] if c["kept"]] == [report["delivered"]["name"]]
     assert all(c["reason"] for c in report["candidates"])
     assert report["drop"] <= 0.05
@@ -277,7 +278,7 @@ def test_fixed_batch_and_no_labels(tmp_path):
     outcome = farrier.optimize(tmp_path / "net.onnx", out=tmp_path / "o", settings=QUICK)
     assert outcome.baseline.metric_name == "agreement"
     assert outcome.baseline.metric == 1.0
-    assert any("random" in warning for warning in outcome.warnings)
+    assert any("made-up inputs" in warning for warning in outcome.warnings)
     assert [p.batch for p in bundle.read_manifest(outcome.bundle).batching.profile] == [1]
 
 

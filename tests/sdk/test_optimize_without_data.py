@@ -40,8 +40,8 @@ def test_int8_without_data_holds_on_real_rows_and_rebuilds_from_its_lock(tmp_pat
         ASSETS / "digits.onnx", recipe=tmp_path / "recipe.toml", max_size="150KB", out=tmp_path / "o", **given
     )
     assert any("made-up inputs" in warning for warning in outcome.warnings)
-    delivered = next(c for c in outcome.candidates if c.name == "int8")
-    assert delivered.kept
+    # Made-up inputs are large enough to saturate 16 bits elsewhere: then the variant that cannot is delivered.
+    assert outcome.delivered.name in ("int8", "int8-7bit")
     with np.load(ASSETS / "digits-eval.npz") as rows:
         images, labels = rows["image"], rows["labels"]
     scores = [
@@ -54,4 +54,4 @@ def test_int8_without_data_holds_on_real_rows_and_rebuilds_from_its_lock(tmp_pat
         ASSETS / "digits.onnx", locked=tmp_path / "o" / "recipe.lock", out=tmp_path / "p", settings=QUICK
     )
     assert (tmp_path / "p" / "model.onnx").read_bytes() == (tmp_path / "o" / "model.onnx").read_bytes()
-    assert again.delivered.name == "int8"
+    assert again.delivered.name == outcome.delivered.name
