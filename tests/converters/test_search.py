@@ -149,10 +149,10 @@ def test_every_way_leads_through_known_passes(precision):
             technique.options(**step.options)
 
 
-def test_rounding_at_run_time_is_tried_where_dense_layers_dominate(make_model, resnet20):
+def test_rounding_at_run_time_and_smoothing_are_tried_where_dense_layers_dominate(make_model, resnet20):
     weights = {"w": np.ones((64, 64), np.float32)}
     dense = make_model(
         [helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [1, 64]}, ["y"], constants=weights
     )
-    assert search.suited(dense) == ("int8-dynamic",)
+    assert search.suited(dense) == ("int8-dynamic", "int8-smooth")
     assert search.suited(resnet20) == ()

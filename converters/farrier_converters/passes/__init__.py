@@ -23,6 +23,7 @@ PASSES: dict[str, str] = {
     "clean": "farrier_converters.passes.clean:CLEAN",
     "fuse": "farrier_converters.passes.fuse:FUSE",
     "equalize": "farrier_converters.passes.equalize:EQUALIZE",
+    "smooth": "farrier_converters.passes.smooth:SMOOTH",
     "fp16": "farrier_converters.passes.fp16:FP16",
     "int8": "farrier_converters.passes.int8:INT8",
     "int8-dynamic": "farrier_converters.passes.int8_dynamic:INT8_DYNAMIC",

@@ -31,6 +31,7 @@ _SENTENCES = (
     rules.INSIDE,
     rules.STORED,
     rules.SPREAD,
+    rules.NOT_SMOOTHED,
 )
 _FIELD = re.compile(r"{(\w+)}")
 

@@ -39,6 +39,7 @@ WAYS: dict[str, tuple[tuple[str, tuple[Step, ...]], ...]] = {
         ("", (*_CLEAN, Step("int8"))),
         ("-fitted", (*_CLEAN, Step("int8", {"fit": True}))),
     ),
+    "int8-smooth": (("", (*_CLEAN, Step("smooth"), Step("int8"))),),
     "int8-dynamic": (("", (*_CLEAN, Step("int8-dynamic"))),),
     "int8-weights": (("", (*_CLEAN, Step("int8-weights"))),),
     "int4": (("", (*_CLEAN, Step("int4"))),),
@@ -84,10 +85,11 @@ def plan(target: Target, precisions: Sequence[str] | None = None) -> tuple[Candi
 
 
 def suited(model: Model) -> tuple[str, ...]:
-    """Return the precisions worth a try besides a target's own: rounding at run time where dense layers dominate.
+    """Return the precisions worth a try besides a target's own, where dense layers dominate.
 
     What a language model or a recurrent network computes with hangs on its input, so that one range for all inputs
-    fits badly; convolutions are slower so.
+    fits badly: rounding at run time fits each, and convolutions are slower so. A few channels of a transformer reach
+    much farther than the others, so that one range for all channels fits badly: smoothing evens them out.
     """
     tensors = {tensor.name: tensor.ByteSize() for tensor in model.proto.graph.initializer}
     dense = sum(
@@ -96,4 +98,4 @@ def suited(model: Model) -> tuple[str, ...]:
         if node.op_type in DENSE
         for name in node.input
     )
-    return ("int8-dynamic",) if dense > sum(tensors.values()) else ()
+    return ("int8-dynamic", "int8-smooth") if dense > sum(tensors.values()) else ()

@@ -24,7 +24,8 @@ from .result import Entry
 from .trial import Progress
 
 NAME = "mixed"
-QUANTIZE = "int8"  # the precision, and the pass, whose layers are weighed one by one
+QUANTIZE = "int8"  # the pass whose layers are weighed one by one
+INTEGERS = ("int8", "int8-smooth")  # the precisions that it leads to: a mix can only be larger or slower
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class Proposal:
 
 def wanted(job: Job, choice: Choice, entries: Mapping[str, Entry]) -> bool:
     """Say whether a mix could be better than what there is: no quantized candidate is good enough as it stands."""
-    measured = any(e.drop is not None for e in entries.values() if e.precision == QUANTIZE)
+    measured = any(e.drop is not None for e in entries.values() if e.precision in INTEGERS)
     made_up = job.rows.evaluation.source == RANDOM  # which layers bear what shows on real rows alone
     if not measured or not job.search or made_up:
         return False
-    return choice.delivered is None or entries[choice.delivered].precision != QUANTIZE
+    return choice.delivered is None or entries[choice.delivered].precision not in INTEGERS
 
 
 def base_of(candidates: Sequence[Candidate]) -> Candidate | None:
