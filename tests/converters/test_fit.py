@@ -194,3 +194,26 @@ def test_reasons_are_read_back_from_a_few_bytes(name):
         reasons.set_reason(node, sentence)
         reasons.abbreviate(node)
         assert reasons.reason_of(node) == sentence
+
+
+def test_shrunk_files_keep_what_operators_write_by_name(make_model, apply, outputs, integer_kernels):
+    """The network's own names may be as short as those given; a bias of zeros is none."""
+    constants = {
+        "a": _noise((16, 8, 3, 3)) / 9,
+        "c": np.zeros(16, np.float32),
+        "d": _noise((16, 16, 3, 3)) / 9,
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "a", "c"], ["b"], pads=[1] * 4, name="t"),
+        helper.make_node("Relu", ["b"], ["e"]),
+        helper.make_node("Conv", ["e", "d", "c"], ["f"], pads=[1] * 4),
+    ]
+    source = make_model(nodes, {"x": ["n", 8, 8, 8]}, ["f"], constants=constants)
+    feeds = {"x": _noise((4, 8, 8, 8))}
+    made = apply(source, "clean", "fuse", "int8", context=_context([feeds]))
+    small = shrink(made)
+    assert next(n.output[0] for n in small.proto.graph.node if n.op_type == "Conv") == "e"
+    assert [len(n.input) for n in small.proto.graph.node if n.op_type == "Conv"] == [2, 2]
+    assert integer_kernels(small) == integer_kernels(made)
+    np.testing.assert_array_equal(outputs(small, feeds)[0], outputs(made, feeds)[0])
+    assert shrink(small).proto == small.proto

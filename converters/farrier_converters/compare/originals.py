@@ -9,8 +9,9 @@ from farrier_contracts.errors import FarrierError
 
 from .. import passes
 from ..graph.edit import Graph, attribute, standard
+from ..graph.names import BEFORE
 from ..model import Model
-from .pairs import ACTIVATIONS, BEFORE
+from .pairs import ACTIVATIONS
 from .quantizers import ConstantQuantizer
 
 SUFFIXES = ("_quantized", "_q", "_int8")

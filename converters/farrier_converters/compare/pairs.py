@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..graph.edit import Graph, reads, standard
+from ..graph.names import BEFORE
 from ..model import subgraphs
 from ..quantize.rules import CARRIERS
 from .quantizers import Quantizers
 
 SUFFIXES = ("_DequantizeLinear_Output", "_dequantized", "_dq", "/DequantizeLinear_output_0")
-BEFORE = "_float"  # what an operator makes, before the quantizer behind it
 ACTIVATIONS = ("Relu", "Clip")
 
 

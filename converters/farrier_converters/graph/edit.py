@@ -34,7 +34,7 @@ class Graph:
             node.CopyFrom(original)
             if not self._lift(node):
                 self.nodes.append(node)
-        self._names = _all_names(source)
+        self._names = all_names(source)
         self.index()
 
     def index(self) -> None:
@@ -171,12 +171,13 @@ def reads(node: onnx.NodeProto) -> set[str]:
     return names
 
 
-def _all_names(graph: onnx.GraphProto) -> set[str]:
+def all_names(graph: onnx.GraphProto) -> set[str]:
+    """Return every name of a graph: of tensors and nodes, in its subgraphs too."""
     names = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
     for node in graph.node:
         names.update((node.name, *node.input, *node.output))
         for inner in subgraphs(node):
-            names |= _all_names(inner)
+            names |= all_names(inner)
     return names
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 
 import numpy as np
 import onnx
@@ -12,18 +11,17 @@ from onnx import helper, numpy_helper
 from ..model import Model
 from ..quantize import reasons
 from . import fours
-from .edit import Graph, replace, standard
+from .edit import Graph, standard
+from .names import CONVERSIONS, shorten
 
-CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 LISTS = {"strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}  # what they are when left out
-SHORT = re.compile(r"[ct]\d+(_\d+)?")  # a name given here
 SMALLEST_PRODUCT = (
-    64  # bias scales that are computed when the file is opened: fewer take no more room than a node
+    8  # bias scales that are computed when the file is opened: fewer take no more room than a node
 )
 
 
 def shrink(model: Model) -> Model:
-    """Return a graph that computes the same bits from a smaller file; tensors between operators keep their names.
+    """Return a graph that computes the same bits from a smaller file; what operators write keeps its name.
 
     A graph that no quantization has visited is returned as it is.
     """
@@ -38,10 +36,12 @@ def shrink(model: Model) -> Model:
         if standard(node, *CONVERSIONS):
             _drop_zero_point(graph, node)
             node.ClearField("name")
+    _drop_zero_biases(graph)
     _compute_bias_scales(graph)
     _merge_constants(graph)
-    _shorten_names(graph)
     fours.pack(graph)
+    graph = Graph(graph.build())  # without what nothing reads any more
+    shorten(graph)
     for name, tensor in graph.initializers.items():
         graph.initializers[name] = _plain(tensor, name)
     return graph.build()
@@ -68,11 +68,22 @@ def _drop_zero_point(graph: Graph, node: onnx.NodeProto) -> None:
     """A constant is dequantized around zero by default; the type of a quantizer's zero point is its result's."""
     if standard(node, "QuantizeLinear") or len(node.input) < 3 or node.input[0] not in graph.initializers:
         return
-    if any(standard(reader, "Gemm") for reader in graph.readers.get(node.output[0], [])):
-        return  # ONNX Runtime's integer Gemm wants one
+    readers = graph.readers.get(node.output[0], [])
+    if any(standard(reader, "Gemm") and node.output[0] in reader.input[:2] for reader in readers):
+        return  # ONNX Runtime's integer Gemm wants one of its weights
     zero_point = graph.constant(node.input[2])
     if zero_point is not None and not zero_point.any():
         del node.input[2]
+
+
+def _drop_zero_biases(graph: Graph) -> None:
+    for node in [n for n in graph.nodes if standard(n, "Conv") and len(n.input) > 2]:
+        maker = graph.producer.get(node.input[2])
+        stored = maker is not None and standard(maker, "DequantizeLinear") and len(maker.input) == 2
+        bias = graph.constant(maker.input[0]) if stored and maker is not None else None
+        if bias is not None and not bias.any():
+            del node.input[2]
+    graph.index()
 
 
 def _compute_bias_scales(graph: Graph) -> None:
@@ -105,32 +116,6 @@ def _merge_constants(graph: Graph) -> None:
         if original != name:
             graph.rename_reads(name, original)
     graph.index()
-
-
-def _shorten_names(graph: Graph) -> None:
-    """Number what only conversions read or make; what flows between operators keeps its name."""
-    numbers = iter(range(len(graph.initializers) + len(graph.nodes) * 2))
-    for name in list(graph.initializers):
-        readers = graph.readers.get(name, [])
-        if SHORT.fullmatch(name):
-            continue
-        if readers and not graph.kept(name) and all(_internal(reader) for reader in readers):
-            short = graph.fresh(f"c{next(numbers)}")
-            graph.rename_reads(name, short)
-            graph.initializers[short] = graph.initializers.pop(name)
-    for node in [n for n in graph.nodes if _internal(n)]:
-        name = node.output[0]
-        constant = node.input[0] not in graph.producer
-        if SHORT.fullmatch(name) or graph.kept(name) or not (constant or standard(node, "QuantizeLinear")):
-            continue
-        short = graph.fresh(f"t{next(numbers)}")
-        graph.rename_reads(name, short)
-        replace(node.output, name, short)
-    graph.index()
-
-
-def _internal(node: onnx.NodeProto) -> bool:
-    return standard(node, *CONVERSIONS) or (standard(node, "Mul") and not node.name)
 
 
 def _plain(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

@@ -12,6 +12,7 @@ from farrier_contracts.errors import InputError
 from farrier_contracts.targets import Arithmetic
 
 from ..graph.edit import Graph, attribute, replace, standard
+from ..graph.names import BEFORE
 from ..model import Model
 from . import rules, scales
 from .placement import Placement
@@ -184,7 +185,7 @@ class QdqWriter:
         if standard(self.graph.producer[name], "Pad"):
             self._pad_integers(self.graph.producer[name], name)
             return
-        source = self.graph.fresh(f"{name}_float")
+        source = self.graph.fresh(name + BEFORE)
         replace(self.graph.producer[name].output, name, source)
         self._pair(source, name)
 
