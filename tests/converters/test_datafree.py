@@ -108,7 +108,8 @@ def test_inputs_get_the_moments_that_the_first_batch_norm_was_trained_with(make_
     assert 10 < made.std() < 60
 
 
-def test_layers_without_batch_norm_are_brought_to_customary_moments(make_model):
+@pytest.mark.parametrize("opset", [7, 10, 17])
+def test_layers_without_batch_norm_are_brought_to_customary_moments(make_model, opset):
     rng = np.random.default_rng(3)
     shapes = [(12, 3, 3, 3), (12, 12, 3, 3), (4, 12, 3, 3)]
     constants = {f"w{i}": (rng.standard_normal(s) * 9).astype(np.float32) for i, s in enumerate(shapes)}
@@ -118,7 +119,7 @@ def test_layers_without_batch_norm_are_brought_to_customary_moments(make_model):
         nodes.append(helper.make_node("Conv", [last, f"w{index}", f"b{index}"], [f"c{index}"]))
         nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"]))
         last = f"r{index}"
-    model = make_model(nodes, {"x": ["N", 3, 24, 24]}, [last], constants=constants)
+    model = make_model(nodes, {"x": ["N", 3, 24, 24]}, [last], constants=constants, opset=opset)
     made = datafree.imagine(model)
     twin = datafree.twin(model, _batches(made))
     names = ["c0", "c1", "c2"]

@@ -7,24 +7,28 @@ from pathlib import Path
 from farrier_contracts.errors import InputError
 from farrier_contracts.targets import Toolchain
 
-from ..graph import run
 from ..graph.shrink import shrink
+from ..measure.child import Child, EngineFailure
 from ..model import Model, save
+
+ENGINE = "onnxruntime"
 
 
 class OnnxCompiler:
     """Writes `.onnx` files."""
 
     def compile(self, model: Model, toolchain: Toolchain, folder: Path) -> Path:
-        """Write the model after ONNX Runtime has opened it; raises InputError with its reason where it does not.
+        """Write the model and let ONNX Runtime open it; raises InputError with its reason where it does not.
 
-        What a quantized graph holds without need is left out (see `shrink`).
+        It opens in a process of its own: some graphs take the runtime down with them. What a quantized graph holds
+        without need is left out (see `shrink`).
         """
         model = shrink(model)
-        try:
-            run.session(model.proto)
-        except run.runtime_errors() as error:
-            raise InputError(f"ONNX Runtime cannot load {model.name}: {run.brief(error)}") from None
         path = folder / f"{model.name}.{toolchain.format}"
         save(model, path)
-        return path
+        try:
+            with Child(path, ENGINE):
+                return path
+        except EngineFailure as error:
+            path.unlink()
+            raise InputError(f"ONNX Runtime cannot load {model.name}: {error}") from None

@@ -146,8 +146,8 @@ def _live_layer(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType]
         graph.fresh(f"{result}_{step}") for step in ("standard", "wanted", "scaled", "kept_mean")
     )
     graph.add_node("Div", [centred, deviation], standardised)
-    graph.add_node("Clip", [deviation, limits["least"], limits["most"]], wanted)
-    graph.add_node("Clip", [layer.mean, limits["low"], limits["high"]], mean)
+    _between(graph, deviation, limits["least"], limits["most"], wanted)
+    _between(graph, layer.mean, limits["low"], limits["high"], mean)
     graph.add_node("Mul", [standardised, wanted], scaled)
     graph.add_node("Add", [scaled, mean], result)
     return layer
@@ -177,6 +177,13 @@ def _mean(graph: Graph, source: str, result: str, axes: list[int]) -> None:
     graph.add_node(
         "ReduceMean", [source, graph.add_constant(f"{result}_axes", np.array(axes))], result, keepdims=1
     )
+
+
+def _between(graph: Graph, source: str, low: str, high: str, result: str) -> None:
+    """Clip; the operator of that name takes limits as inputs only from operator set 11 on."""
+    raised = graph.fresh(f"{result}_raised")
+    graph.add_node("Max", [source, low], raised)
+    graph.add_node("Min", [raised, high], result)
 
 
 def _spread(value: np.ndarray | None, rank: int) -> np.ndarray:
