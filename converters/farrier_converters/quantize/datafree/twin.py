@@ -15,7 +15,7 @@ from ...graph.edit import Graph, attribute, reads, standard
 from ...graph.types import TensorType, infer
 from ...model import Model
 
-LEAST_OPSET = 9  # before, batch norms had a training mode of their own
+LEAST_OPSET = 9  # before, batch norms had a training mode of their own, and Max and Min did not broadcast
 AXES_AS_INPUT = 18  # operator set in which the axes of ReduceMean became an input
 LINEAR = ("Conv", "Gemm")
 # Networks with these keep their own moments, whatever comes in.
@@ -55,7 +55,7 @@ def twin(model: Model, batches: Callable[[], Iterator[dict[str, np.ndarray]]]) -
     types = infer(live.build().proto)
     norms = [n for n in live.nodes if _values(live, n, types, rows) >= FEWEST_VALUES]
     layers = [_live_norm(live, n, types) for n in norms]
-    if not norms and not any(standard(n, *NORMALISING) for n in live.nodes):
+    if not norms and live.opset >= LEAST_OPSET and not any(standard(n, *NORMALISING) for n in live.nodes):
         layers = [_live_layer(live, n, types) for n in _inner_layers(live, types, rows)]
     if not layers:
         return None
