@@ -1,0 +1,167 @@
+"""Every example as a user runs it: a process of its own, on real data, judged by what it wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+import farrier
+
+ASSETS = Path(farrier.__file__).parent / "showcase" / "assets"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+TRAINING = Path("mlperf_tiny/benchmark/training")
+PICTURES = Path("cifar10_jpg/cifar10_jpg_train_10000.zip")
+LIMIT_S = 280
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Run:
+    """Run an example in a folder of its own; returns what it printed."""
+
+    def run(name: str, *arguments: object) -> str:
+        command = [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def real(shared_data: Path) -> Callable[[str | Path], Path]:
+    """Find a real file, or skip."""
+
+    def find(name: str | Path) -> Path:
+        if not (shared_data / name).exists():
+            pytest.skip(f"no {name} in {shared_data}")
+        return shared_data / name
+
+    return find
+
+
+def percent(name: str, text: str) -> float:
+    """The percentage that stands after a name at the start of a line."""
+    found = re.search(rf"^{name} +([\d.]+)%", text, re.MULTILINE)
+    assert found, text
+    return float(found[1])
+
+
+def test_vision_model_on_what_comes_with_the_package(example: Run, tmp_path: Path) -> None:
+    said = example("vision_model", "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    tried = {entry["name"]: entry for entry in report["candidates"]}
+    assert tried["original"]["metric"]["value"] > 0.97
+    assert tried["int8"]["drop"] <= 0.01
+    assert tried["int8"]["bytes"] < tried["original"]["bytes"] / 3
+    assert report["delivered"]["name"] in said
+    if report["delivered"]["precision"] == "int8":  # else this busy machine found it no faster
+        shares = [float(share) for share in re.findall(r"([\d.]+)% of the loss", said)]
+        assert shares == sorted(shares, reverse=True)
+        assert 90 < sum(shares) <= 100.5
+        assert "Conv" in said
+
+
+def test_vision_model_on_a_users_files(example: Run, tmp_path: Path) -> None:
+    rows = np.load(ASSETS / "digits-eval.npz")
+    np.savez(tmp_path / "few.npz", image=rows["image"][:3])
+    np.savez(tmp_path / "data.npz", image=rows["image"][3:203], labels=rows["labels"][3:203])
+    files = (
+        "--model",
+        ASSETS / "digits.onnx",
+        "--data",
+        "data.npz",
+        "--calib",
+        "few.npz",
+        "--max-drop",
+        "5%",
+    )
+    said = example("vision_model", "out", *files)
+    assert "note: calibration has 3 rows" in said
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["data"]["rows"] == 200
+    assert report["budget"]["max_drop"] == 0.05
+
+
+def test_qat_makes_up_for_what_rounding_to_four_bits_loses(
+    example: Run, real: Callable[[str | Path], Path], tmp_path: Path, resnet20_proto: onnx.ModelProto
+) -> None:
+    pytest.importorskip("torch")
+    onnx.save(resnet20_proto, tmp_path / "net.onnx")
+    small = ("--epochs", 1, "--pictures", 640)
+    said = example("qat", "net.onnx", real(PICTURES), "w4a4.onnx", *small)
+    scores = {name: percent(name, said) for name in ("float", "rounded", "trained")}
+    assert scores["rounded"] < scores["float"]
+    assert scores["trained"] > scores["rounded"]
+    moved = re.search(r"scales moved by a median of ([\d.]+)%", said)
+    assert moved
+    assert float(moved[1]) > 0.5
+    written = onnx.load(tmp_path / "w4a4.onnx")
+    assert sum(node.op_type == "QuantizeLinear" for node in written.graph.node) > 20
+    logits = ort.InferenceSession(written.SerializeToString()).run(
+        None, {"images": np.zeros((2, 3, 32, 32), np.float32)}
+    )[0]
+    assert np.isfinite(logits).all()
+
+
+def test_keras_model(example: Run, real: Callable[[str | Path], Path], tmp_path: Path) -> None:
+    network = real(TRAINING / "image_classification/trained_models/pretrainedResnet.tflite")
+    said = example("keras_model", network, real(PICTURES), "out", "--pictures", 400)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    tried = {entry["name"]: entry for entry in report["candidates"]}
+    assert tried["original"]["metric"]["value"] > 0.7
+    assert tried["int8"]["bytes"] < tried["original"]["bytes"] / 3
+    assert abs(tried["int8"]["drop"]) <= 0.02
+    assert "delivered" in said
+
+
+def test_language_model(example: Run, real: Callable[[str | Path], Path], tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    said = example("language_model", real("tinyshakespeare/input.txt"), "--steps", 5, "-o", ".")
+    single, small = (
+        float(value) for value in re.findall(r"perplexity ([\d.]+)", said)
+    )  # of text that nothing has seen; far from trained, but better than chance among 65 characters
+    assert single < 60
+    assert small == pytest.approx(single, rel=0.02)
+    sizes = [(tmp_path / f"language-model-{name}.onnx").stat().st_size for name in ("float32", "4-bit")]
+    assert sizes[0] > 7 * sizes[1]
+
+
+def test_stories260k(example: Run, real: Callable[[str | Path], Path], tmp_path: Path) -> None:
+    example("stories260k", real("stories260k/stories260K.repaired.bin"), "stories.onnx")
+    logits = ort.InferenceSession(tmp_path / "stories.onnx").run(None, {"ids": np.array([[1, 2, 3]])})[0]
+    assert np.shape(logits) == (1, 3, 512)
+
+
+def test_resnet20(example: Run, real: Callable[[str | Path], Path], tmp_path: Path) -> None:
+    said = example("resnet20", real("resnet_cifar10_pth/pretrained_models/resnet20-12fca82f.th"), "net.onnx")
+    made = onnx.load(tmp_path / "net.onnx")
+    assert said == f"wrote net.onnx: {len(made.graph.node)} nodes\n"
+    assert sum(node.op_type == "Conv" for node in made.graph.node) == 19
+
+
+def test_train_digits(example: Run, tmp_path: Path) -> None:
+    for module in ("torch", "onnxscript", "sklearn"):
+        pytest.importorskip(module)
+    example("train_digits", "--epochs", 2, "--out", ".")
+    assert json.loads((tmp_path / "digits.json").read_text())["accuracy"] > 0.5
+    rows = np.load(tmp_path / "digits-eval.npz")
+    logits = np.asarray(ort.InferenceSession(tmp_path / "digits.onnx").run(None, {"image": rows["image"]})[0])
+    assert (logits.argmax(1) == rows["labels"]).mean() > 0.5
+
+
+def test_each_example_has_its_test() -> None:
+    here = Path(__file__).read_text()
+    assert all(f'example("{path.stem}"' in here for path in EXAMPLES.glob("*.py"))
