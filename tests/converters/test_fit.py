@@ -217,3 +217,37 @@ def test_shrunk_files_keep_what_operators_write_by_name(make_model, apply, outpu
     assert integer_kernels(small) == integer_kernels(made)
     np.testing.assert_array_equal(outputs(small, feeds)[0], outputs(made, feeds)[0])
     assert shrink(small).proto == small.proto
+
+
+def _attention(make_model, width):
+    nodes = [
+        helper.make_node("MatMul", ["x", "wq"], ["q"]),
+        helper.make_node("MatMul", ["x", "wk"], ["k"]),
+        helper.make_node("MatMul", ["x", "wv"], ["v"]),
+        helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "kt"], ["scores"]),
+        helper.make_node("Mul", ["scores", "scale"], ["scaled"]),
+        helper.make_node("Softmax", ["scaled"], ["weights"]),
+        helper.make_node("MatMul", ["weights", "v"], ["mixed"]),
+        helper.make_node("MatMul", ["mixed", "wo"], ["o"]),
+        helper.make_node("Add", ["o", "x"], ["y"]),
+    ]
+    constants = {w: _noise((width, width), i) / width for i, w in enumerate(("wq", "wk", "wv", "wo"))}
+    constants["scale"] = np.float32(width**-0.5)
+    return make_model(nodes, {"x": ["n", 64, width]}, ["y"], constants=constants)
+
+
+@pytest.mark.parametrize(("width", "floats"), [(16, 2), (256, 0)])
+def test_attention_is_integer_where_it_is_wide_and_softmax_never(
+    width, floats, make_model, apply, outputs, integer_kernels
+):
+    model, feeds = _attention(make_model, width), {"x": _noise((4, 64, width))}
+    plain = apply(model, "clean", "int8", context=_context([feeds]))
+    fitted = apply(model, "clean", ("int8", {"fit": True}), context=_context([feeds]))
+    for made in (plain, fitted):
+        kernels = integer_kernels(made)
+        assert kernels["Softmax"] == 1  # ONNX Runtime's integer one is nine times as slow
+        assert "QLinearSoftmax" not in kernels
+        expected = outputs(model, feeds)[0]
+        assert np.abs(outputs(made, feeds)[0] - expected).mean() < 0.02 * np.abs(expected).max()
+    assert kernels.get("MatMul", 0) + kernels.get("FusedMatMul", 0) == floats

@@ -65,6 +65,7 @@ class _Planner:
         self.done = {id(node) for node in graph.nodes if _is_done(graph, node)}
         self.moves: dict[int, bool] = {}
         self.useful = self._before_linear()
+        self.flowing = self._between_linear()
 
     def run(self) -> Placement:
         for node in self.graph.nodes:
@@ -85,11 +86,29 @@ class _Planner:
             if wanted.intersection(node.output):
                 found.add(id(node))
                 wanted |= reads(node)
-            elif standard(node, *rules.LINEAR) and self._named_obstacle(
-                node
-            ) is None is self._linear_obstacle(node):
+            elif self._multiplies(node):
                 wanted |= reads(node)
         return found
+
+    def _between_linear(self) -> set[int]:
+        """Return the operators that carry or compute integers for nothing but integer operators."""
+        found: set[int] = set()
+        for node in reversed(self.graph.nodes):
+            kernel = standard(node, *rules.CARRIERS, *rules.ARITHMETIC)
+            if kernel and self._named_obstacle(node) is None is self._carrier_obstacle(node):
+                found.update([id(node)] if all(self._flows(n, found) for n in node.output if n) else ())
+        return found
+
+    def _flows(self, name: str, flowing: set[int]) -> bool:
+        """Say whether only integer operators read a tensor: those that multiply, or those in `flowing`."""
+        readers = self.graph.readers.get(name, [])
+        inner = bool(readers) and not self.graph.kept(name)
+        return inner and all(id(n) in flowing or self._multiplies(n) for n in readers)
+
+    def _multiplies(self, node: onnx.NodeProto) -> bool:
+        """Say whether a node is a multiply-accumulate operator that becomes integer."""
+        linear = standard(node, *rules.LINEAR)
+        return linear and self._named_obstacle(node) is None is self._linear_obstacle(node)
 
     def _is_float(self, name: str) -> bool:
         kind = self.types.get(name)
@@ -142,9 +161,7 @@ class _Planner:
     def _takes_integers(self, reader: onnx.NodeProto, name: str) -> bool:
         if reader.input[0] != name or list(reader.input).count(name) != 1:
             return False
-        if standard(reader, *rules.LINEAR):
-            return self._linear_obstacle(reader) is None and self._named_obstacle(reader) is None
-        return self._moves_into_integers(reader)
+        return self._multiplies(reader) or self._moves_into_integers(reader)
 
     def _carrier_obstacle(self, node: onnx.NodeProto) -> str | None:
         if standard(node, "Pad"):
@@ -206,7 +223,7 @@ class _Planner:
         elif self._moves_into_integers(node):
             self._read(node.input[:1])
         results = [self._behind_activation(node, name) for name in node.output if name]
-        if standard(node, "Gemm", "MatMul") and not self._used_as_integer(results[0]):
+        if standard(node, "Gemm", "MatMul") and not self._flows(results[0], self.flowing):
             return  # the kernels of these two return float at no cost
         for result in results:
             plan.made[result] = None
@@ -224,10 +241,6 @@ class _Planner:
             if self.graph.constant(name) is None and name not in self.plan.made:
                 self.plan.read[name] = None
                 self._bound(name)
-
-    def _used_as_integer(self, name: str) -> bool:
-        readers = self.graph.readers.get(name, [])
-        return any(id(n) in self.useful or standard(n, *rules.LINEAR) for n in readers)
 
     def _bound(self, name: str) -> None:
         maker = self.graph.producer.get(name)

@@ -25,11 +25,17 @@ INTEGER_PIXEL = 0.72  # the same for a depthwise convolution, and per channel of
 INTEGER_DEPTHWISE = 0.021
 INTEGER_PARTIAL = 1.8  # times as much where less than one block of channels comes out
 
+PRODUCT_FLOAT_MAC = 0.01  # of a product of two activations: both kinds of kernel sort the second one first
+PRODUCT_INTEGER_MAC = 0.006
+PRODUCT_RESULT = 0.1  # making float of one result of the integer kernel
+
 MOVE_FLOAT = 0.15  # per element of operators that do not multiply
 MOVE_INTEGER = 0.1
 TO_INTEGER = 0.3  # per element: out of blocks, quantize, channels last
-INPUT_TO_INTEGER = 0.23  # a graph's input is in no blocks
+INPUT_TO_INTEGER = 0.23  # of what is in no blocks: a graph's input
 TO_FLOAT = 0.45
+PLAIN_TO_INTEGER = 0.08  # far from convolutions no channels are moved: this much, and a call of a kernel
+PLAIN_TO_FLOAT = 0.07
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,12 @@ def integer_ns(layer: Layer) -> float:
         odd = (layer.inputs // layer.group) % PACK
         time += layer.pixels * layer.taps * layer.group * (INTEGER_GATHER_ODD if odd else INTEGER_GATHER)
     return CALL + time * (INTEGER_PARTIAL if layer.outputs < BLOCK else 1)
+
+
+def product_ns(multiplications: int, results: int) -> tuple[float, float]:
+    """Return the times of a product of two activations, in float and in integers."""
+    integer = multiplications * PRODUCT_INTEGER_MAC + results * PRODUCT_RESULT
+    return CALL + multiplications * PRODUCT_FLOAT_MAC, CALL + integer
 
 
 def _whole(number: int, block: int) -> int:
