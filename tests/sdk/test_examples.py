@@ -1,23 +1,32 @@
-"""Every example as a user runs it: a process of its own, on real data, judged by what it wrote."""
+"""Every example as a user runs it, in a process of its own on real data; and what the guide to quantization prints."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 
 import farrier
+from farrier.cli.compare import compare
+from farrier.cli.optimize import optimize
+from farrier.optimization import recipe
+from farrier_contracts import targets
+from farrier_converters.search import WAYS
 
 ASSETS = Path(farrier.__file__).parent / "showcase" / "assets"
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+GUIDE = ROOT / "docs" / "quantization.md"
 TRAINING = Path("mlperf_tiny/benchmark/training")
 PICTURES = Path("cifar10_jpg/cifar10_jpg_train_10000.zip")
 LIMIT_S = 280
@@ -165,3 +174,52 @@ def test_train_digits(example: Run, tmp_path: Path) -> None:
 def test_each_example_has_its_test() -> None:
     here = Path(__file__).read_text()
     assert all(f'example("{path.stem}"' in here for path in EXAMPLES.glob("*.py"))
+
+
+def blocks(language: str) -> list[str]:
+    """The guide's blocks of code in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_guides_recipes_are_recipes(tmp_path: Path) -> None:
+    found = blocks("toml")
+    assert found
+    for text in found:
+        (tmp_path / "recipe.toml").write_text(text)
+        assert recipe.read(tmp_path / "recipe.toml", targets.get("x86-vnni"))
+
+
+def test_the_guides_commands_are_commands() -> None:
+    known = {"optimize": optimize, "compare": compare}
+    lines = [line.split() for text in blocks("sh") for line in text.splitlines()]
+    assert len(lines) > 8
+    for program, name, *arguments in lines:
+        assert program == "farrier"
+        command = known[name]
+        command.make_parser(click.Context(command)).parse_args(arguments)
+
+
+def test_the_guides_precisions_are_those_there_are() -> None:
+    table = GUIDE.read_text().split("## Which precision when")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`([^`]+)`", row)} == {*WAYS, "mixed"} - {"fp32"}
+
+
+def test_the_guides_python_trains(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    rows = np.load(ASSETS / "digits-eval.npz")
+    np.savez(tmp_path / "TRAIN.npz", image=rows["image"], labels=rows["labels"])
+    shutil.copy(ASSETS / "digits.onnx", tmp_path / "MODEL.onnx")
+    (code,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = (onnx.load(tmp_path / name).graph.initializer for name in ("MODEL.onnx", "TRAINED.onnx"))
+    assert [t.name for t in before] == [t.name for t in after]
+    assert any(a.raw_data != b.raw_data for a, b in zip(before, after, strict=True))
