@@ -24,6 +24,7 @@ from ..quantize.repair.bias import closer, correct
 from ..quantize.rewrite import NARROW_BITS, QdqWriter, Widths, set_reason
 from ..quantize.scales import BITS
 from ..quantize.speed.fit import fit
+from ..quantize.uncalibrated.weights import Selection, store_as_integers
 from . import Context, Pass
 
 SAFE = Arithmetic("u8", weight_bits=7)  # right on every x86 processor; more bits would saturate on some
@@ -61,7 +62,9 @@ class Int8Options:
     `power_of_two` are the target's where None. `weight_method`: see `scales.weights`. `narrow` lists nodes (by name or
     first output) whose weights alone have four bits. Weights of four bits take half a byte in the file where the
     graph can be raised to operator set 21. With
-    `wide_edges`, the first and the last operators with weights keep 8 bits, of weights and inputs.
+    `wide_edges`, the first and the last operators with weights keep 8 bits, of weights and inputs. `store_rest` also
+    stores the weights of what computes in float (tables, recurrent layers, what is slower in integers; never what
+    `exclude` names) as 8-bit integers, which the engine widens when it opens the file.
     """
 
     method: str = AUTO
@@ -78,6 +81,7 @@ class Int8Options:
     bias_correction: bool = False
     narrow: tuple[str, ...] = ()
     wide_edges: bool = False
+    store_rest: bool = True
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
 
     def __post_init__(self) -> None:
@@ -112,8 +116,14 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
     if context.statistics is None:
         context = replace(context, statistics={})
     if options.method != AUTO:
-        return _quantized(model, options, context)
-    return _imagined(model, options, context) if context.twin else _nearest(model, options, context)[1]
+        found = _quantized(model, options, context)
+    elif context.twin:
+        found = _imagined(model, options, context)
+    else:
+        found = _nearest(model, options, context)[1]
+    if not options.store_rest:
+        return found
+    return store_as_integers(found, Selection(exclude=frozenset(options.exclude), rest=True))
 
 
 def settled(model: Model, options: Int8Options, context: Context) -> Int8Options:

@@ -10,6 +10,7 @@ from ..model import Model, opset
 from ..quantize import rules
 from ..quantize.reasons import set_reason
 from ..quantize.uncalibrated.dynamic import OPSET, compute_dynamically
+from ..quantize.uncalibrated.weights import Selection, store_as_integers
 from . import Context, Pass
 
 SAFE_BITS = 7  # right on every x86 processor
@@ -17,10 +18,14 @@ SAFE_BITS = 7  # right on every x86 processor
 
 @dataclass(frozen=True)
 class Int8DynamicOptions:
-    """`smallest`: elements of a weight matrix below which float is as fast; `exclude`: nodes that stay in float."""
+    """`smallest`: elements of a weight matrix below which float is as fast; `exclude`: nodes that stay in float.
+
+    `store_rest`: see `Int8Options`.
+    """
 
     smallest: int = 4096
     exclude: tuple[str, ...] = ()
+    store_rest: bool = True
 
 
 def run(model: Model, options: Int8DynamicOptions, context: Context) -> Model:
@@ -37,9 +42,9 @@ def run(model: Model, options: Int8DynamicOptions, context: Context) -> Model:
             set_reason(node, rules.OPSET.format(version=opset(model.proto), why=error))
         return graph.build()
     bits = SAFE_BITS if context.arithmetic is None else context.arithmetic.weight_bits
-    return compute_dynamically(
-        model, smallest=options.smallest, bits=bits, exclude=frozenset(options.exclude)
-    )
+    exclude = frozenset(options.exclude)
+    found = compute_dynamically(model, smallest=options.smallest, bits=bits, exclude=exclude)
+    return store_as_integers(found, Selection(exclude=exclude, rest=True)) if options.store_rest else found
 
 
 INT8_DYNAMIC = Pass("int8-dynamic", Int8DynamicOptions, run)

@@ -15,10 +15,12 @@ from onnx import helper, numpy_helper
 
 from ...graph.edit import attribute, standard
 from ...model import Model, from_proto, opset
+from ...weights.marks import mark
 from .. import reasons, rules
 from .integers import best_axis, quantize, require_finite
 from .scopes import Scopes, value_of
 
+STORED = "int8-weights"  # what a marked node's weights are, in the ledger
 AXIS_OPSET = 13  # the first whose DequantizeLinear knows an axis
 # Axes that index results, of the weights at each position: they get scales of their own.
 KEPT = {"Conv": (0,), "ConvTranspose": (1,), "LSTM": (0, 1), "GRU": (0, 1), "RNN": (0, 1), "Gather": (0,)}
@@ -34,6 +36,7 @@ class Selection:
     smallest: int = 1024
     exclude: frozenset[str] = frozenset()
     packed: bool = False  # let MatMul multiply by the integers
+    rest: bool = False  # the others are quantized already, and what nodes note about themselves stays
 
 
 def store_as_integers(model: Model, selection: Selection) -> Model:
@@ -56,7 +59,7 @@ def store_as_integers(model: Model, selection: Selection) -> Model:
     }
     for graph in list(scopes):
         _replace(scopes, graph, chosen, packed=selection.packed and opset(proto) >= AXIS_OPSET)
-    _note(scopes, chosen)
+    (_mark if selection.rest else _note)(scopes, chosen)
     return from_proto(proto, model.name)
 
 
@@ -146,6 +149,13 @@ def _kept(name: str, values: np.ndarray, readers: list[onnx.NodeProto]) -> tuple
         if (by_position and attribute(readers[0], "axis", 0) == 0) or recurrent:
             return tuple(axis for axis in KEPT[kind] if axis < values.ndim)
     return best_axis(values)
+
+
+def _mark(scopes: Scopes, chosen: dict[str, list[onnx.NodeProto]]) -> None:
+    for graph in scopes:
+        for node in graph.node:
+            if chosen.keys() & set(node.input) and not reasons.is_part(node):
+                mark(node, STORED)
 
 
 def _note(scopes: Scopes, chosen: dict[str, list[onnx.NodeProto]]) -> None:
