@@ -49,7 +49,7 @@ def equalize(graph: Graph, *, rounds: int) -> int:
 
 
 def _pair(graph: Graph, node: onnx.NodeProto) -> _Pair | None:
-    if not _scalable(graph, node):
+    if not scalable(graph, node):
         return None
     between: list[onnx.NodeProto] = []
     name = node.output[0]
@@ -58,7 +58,7 @@ def _pair(graph: Graph, node: onnx.NodeProto) -> _Pair | None:
             return None
         between.append(reader)
         name = reader.output[0]
-    if reader is None or reader.input[0] != name or not _scalable(graph, reader):
+    if reader is None or reader.input[0] != name or not scalable(graph, reader):
         return None
     channels = _weight(graph, node).shape[_axis(node)]
     grouped = standard(reader, "Conv") and attribute(reader, "group", 1) not in (1, channels)
@@ -68,7 +68,8 @@ def _pair(graph: Graph, node: onnx.NodeProto) -> _Pair | None:
     return _Pair(node, tuple(between), reader) if _inputs(graph, reader).size == channels else None
 
 
-def _scalable(graph: Graph, node: onnx.NodeProto) -> bool:
+def scalable(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Say whether a node is a layer with constant float32 weights, and a bias with one value per result."""
     if not standard(node, *LINEAR) or attribute(node, "transA", 0):
         return False
     constants = [graph.constant(name) for name in node.input[1:] if name]
