@@ -16,6 +16,7 @@ from .. import rules
 from ..placement import Placement
 from . import costs
 from .cut import ENDLESS, SINK, SOURCE, Network
+from .widen import feeds_convolution
 
 UNKNOWN_SIZE = 32  # of a dimension that is free, besides the batch
 # what ONNX Runtime computes on blocks of channels as well, so that they stay between two convolutions
@@ -138,6 +139,8 @@ def _layer(graph: Graph, node: onnx.NodeProto, types: dict[str, TensorType]) -> 
         taps=math.prod(sizes[2:]),
         group=group,
         strided=any(step != 1 for step in attribute(node, "strides", ())),
+        moved=_elements(types.get(node.input[0])) + _elements(result),
+        fed=feeds_convolution(graph, node),
     )
 
 

@@ -38,6 +38,15 @@ def widen(graph: Graph, chosen: frozenset[str]) -> None:
             _pad(graph, node, padded, types)
 
 
+def feeds_convolution(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Say whether a convolution that `widen` looks at is the only one to read what a node makes."""
+    reader = graph.only_reader(node.output[0])
+    while reader is not None and standard(reader, *CHANNELWISE):
+        reader = graph.only_reader(reader.output[0])
+    weight = None if reader is None or not standard(reader, "Conv") else _weights(graph, reader)
+    return weight is not None and math.prod(weight.shape[2:]) > 1
+
+
 def _weights(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:
     """Return the weights of a convolution that may be widened: ungrouped, with constant float parameters."""
     values = [graph.constant(name) for name in node.input[1:] if name]
