@@ -61,7 +61,7 @@ def main() -> None:
         training=Rows({name: rows}, classes, batch=BATCH),
         progress=lambda stage, share: print(f"\r{stage:10}{share:5.0%}", end="", flush=True),
     )
-    options = QatOptions(int8=W4A4, fit={"epochs": given.epochs, "learning_rate": 0.01})
+    options = QatOptions(int8=W4A4, fit={"epochs": given.epochs})
     trained = train(network, options, context)
     model.save(trained.model, given.out)
 

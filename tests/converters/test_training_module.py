@@ -162,7 +162,9 @@ def test_any_iterable_of_batches_trains(make_model):
     x = torch.randn((64, 4), generator=torch.Generator().manual_seed(0))
     target = x @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]]) + 0.25
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, target), batch_size=16)
-    history = fit(module, loader, FitSettings(epochs=20, learning_rate=0.05, weight_decay=0.0))
+    history = fit(
+        module, loader, FitSettings(epochs=20, learning_rate=0.05, optimizer="sgd", weight_decay=0.0)
+    )
     assert history.losses[-1] < 0.01 * history.losses[0]
     assert np.allclose(module.parameters_by_name["w"].detach().numpy().ravel(), [1, -2, 0.5, 3], atol=0.05)
 

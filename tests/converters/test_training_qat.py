@@ -106,7 +106,7 @@ def test_the_trainable_graph_is_the_integer_graph(resnet20, cifar10, bits):
 
 def test_training_wins_back_what_few_bits_cost(digits, apply):
     before = accuracy(quantized(digits, apply, LOW_BITS), digits)
-    options = QatOptions(LOW_BITS, fit={"epochs": 6, "learning_rate": 0.01})
+    options = QatOptions(LOW_BITS, fit={"epochs": 6, "learning_rate": 0.002})
     found = train(digits[0], options, context(digits))
     after, exact = accuracy(found.model, digits), accuracy(digits[0], digits)
     assert before < exact - 0.02, "too easy to show anything"
@@ -120,7 +120,7 @@ def test_training_wins_back_what_few_bits_cost(digits, apply):
 
 
 def test_it_learns_from_the_float_model_where_there_are_no_labels(digits, apply):
-    options = QatOptions(LOW_BITS, fit={"epochs": 4, "learning_rate": 0.01})
+    options = QatOptions(LOW_BITS, fit={"epochs": 4, "learning_rate": 0.002})
     found = passes.get("qat").run(digits[0], options, context(digits, labels=False))
     assert accuracy(found, digits) > accuracy(quantized(digits, apply, LOW_BITS), digits)
 
@@ -150,7 +150,7 @@ def test_a_network_from_tflite_trains(shared_data):
     rows = np.random.default_rng(0).standard_normal((32, 49, 10, 1)).astype(np.float32)
     batches = Rows({name: rows}, batch=16)
     given = passes.Context(TARGET, lambda: iter([{name: rows}]), training=batches)
-    found = train(source, QatOptions(fit={"epochs": 1, "learning_rate": 0.001}), given)
+    found = train(source, QatOptions(fit={"epochs": 1}), given)
     assert any(node.op_type == "QuantizeLinear" for node in found.model.proto.graph.node)
     exact, integer = (run.once(m.proto, {name: rows})[0] for m in (source, found.model))
     assert np.isfinite(integer).all()
