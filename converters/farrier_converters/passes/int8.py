@@ -16,7 +16,7 @@ from ..graph.upgrade import CannotUpgradeError, upgrade
 from ..model import Model, opset
 from ..quantize import rules
 from ..quantize.calibrate import CalibrationSettings, observe
-from ..quantize.edges import edges
+from ..quantize.edges import wide
 from ..quantize.nearest import NearestSettings, distances, nearest
 from ..quantize.observe import METHODS
 from ..quantize.placement import place
@@ -58,6 +58,7 @@ class Int8Options:
     integer kernels want. For signed activations, whose kernels the table does not know, it leaves the stem in float.
 
     `weight_bits` and `activation_bits` are 2 to 8, stored in 8; activations of fewer are clipped to their levels.
+    Activations are those that meet weights; what is only added or averaged keeps 8 bits (see `edges.wide`).
     A target that computes exactly with fewer weight bits only keeps its limit. `per_channel`, `symmetric` and
     `power_of_two` are the target's where None. `weight_method`: see `scales.weights`. `narrow` lists nodes (by name or
     first output) whose weights alone have four bits. Weights of four bits take half a byte in the file where the
@@ -196,12 +197,11 @@ def _quantized(model: Model, options: Int8Options, context: Context) -> Model:
         known=context.statistics,
     )
     arithmetic = options.arithmetic(context.arithmetic or SAFE)
-    wide = edges(graph, plan) if options.wide_edges else frozenset[str]()
     widths = Widths(
         options.activation_bits,
         options.weight_method,
         frozenset(options.narrow),
-        wide,
+        wide(graph, plan, ends=options.wide_edges),
         (context.arithmetic or SAFE).weight_bits,
     )
     ranges = {

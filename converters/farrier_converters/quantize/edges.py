@@ -1,4 +1,4 @@
-"""The first and the last operators with weights, which few bits hurt most."""
+"""What keeps 8 bits where the rest has fewer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ import onnx
 from ..graph.edit import Graph, standard
 from . import rules
 from .placement import Placement
+
+
+def wide(graph: Graph, plan: Placement, *, ends: bool) -> frozenset[str]:
+    """Return the tensors and weights that keep 8 bits: what is never multiplied, and `ends` the first and last.
+
+    Few bits make multiplications cheap. A tensor that no operator with weights reads, nor any that shares its scale
+    (a summand of a residual block, say), would lose by them and win nothing.
+    """
+    linear = [n for n in graph.nodes if id(n) in plan.integer and standard(n, *rules.LINEAR)]
+    multiplied = {plan.root(name) for node in linear for name in node.input[:2]}
+    rest = frozenset(n for n in (*plan.points, *plan.constants.values()) if plan.root(n) not in multiplied)
+    return rest | edges(graph, plan) if ends else rest
 
 
 def edges(graph: Graph, plan: Placement) -> frozenset[str]:

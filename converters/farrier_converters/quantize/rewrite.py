@@ -227,7 +227,7 @@ class QdqWriter:
     def _quantize_constant(self, node: onnx.NodeProto, name: str) -> None:
         value = self._finite(name)
         extent = Range(float(value.min(initial=0)), float(value.max(initial=0)))
-        affine = self._affine(extent, self.widths.activation_bits)
+        affine = self._affine(extent, self.widths.activation([name]))
         stored = self.graph.add_constant(
             f"{name}_quantized", self._integers(scales.quantize(value, affine), affine)
         )

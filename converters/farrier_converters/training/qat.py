@@ -19,7 +19,7 @@ from farrier_contracts.targets import Arithmetic
 
 from ..graph.edit import Graph
 from ..model import Model
-from ..quantize.edges import edges
+from ..quantize.edges import wide
 from ..quantize.placement import place
 from ..quantize.rewrite import Known, QdqWriter, Widths
 from ..quantize.scales import Range
@@ -152,7 +152,6 @@ def quantization_of(
     graph = Graph(model)
     plan = place(graph, **where)  # type: ignore[arg-type]
     fused = graph.build()
-    if wide_edges:
-        widths = replace(widths, wide=edges(graph, plan))
+    widths = replace(widths, wide=wide(graph, plan, ends=wide_edges))
     points = [name for name in plan.points if name not in plan.bounds]
     return Quantization(fused, arithmetic, widths, ranges(points, widths), where)
