@@ -476,3 +476,26 @@ def attributes_of(graph: tflite.TfliteFile, operator: tflite.Operator) -> dict:
 
 def activation_of(operator: tflite.Operator) -> list[onnx.NodeProto]:
     return [helper.make_node("Relu", ["y"], ["z"])] if operator.options["activation"] == 1 else []
+
+
+@pytest.mark.parametrize("end", ["Relu", "Identity"])
+def test_an_operator_left_in_float_between_integers_is_float_in_the_engine(
+    end, make_model, apply, outputs, integer_kernels
+):
+    """ONNX Runtime would quantize its weights itself, with one scale for channels that differ a hundredfold."""
+    rng = np.random.default_rng(3)
+    weights = [rng.standard_normal((8, 8, 3, 3)).astype(np.float32) / 9 for _ in range(3)]
+    weights[1][0] *= 100
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a"], pads=[1] * 4),
+        helper.make_node("Conv", ["a", "w1"], ["b"], pads=[1] * 4, name="left"),
+        helper.make_node(end, ["b"], ["c"]),
+        helper.make_node("Conv", ["c", "w2"], ["y"], pads=[1] * 4),
+    ]
+    constants = {f"w{i}": weight for i, weight in enumerate(weights)}
+    model = make_model(nodes, {"x": ["n", 8, 9, 9]}, ["y"], constants=constants)
+    feeds = conv_feeds(8, 2)
+    context = passes.Context(arithmetic=own(), calibration=lambda: iter([feeds]))
+    made = apply(model, "clean", ("int8", {"exclude": ("left",)}), "shrink", context=context)
+    assert (integer_kernels(made)["QLinearConv"], integer_kernels(made)["Conv"]) == (2, 1)
+    assert np.abs(emulate(made, own(), feeds)[0] - outputs(made, feeds)[0]).max() < 1e-3

@@ -46,7 +46,7 @@ class ActivationQuantizer:
         """Whether the way back has the scale and zero point of the way there."""
         return bool(
             np.allclose(self.scale, self.back_scale, rtol=1e-6)
-            and np.array_equal(self.zero_point, self.back_zero_point)
+            and np.all(self.zero_point == self.back_zero_point)
         )
 
 
@@ -120,6 +120,7 @@ def _scale(graph: Graph, name: str) -> np.ndarray | None:
 
 def _activation(graph: Graph, node: onnx.NodeProto) -> ActivationQuantizer | None:
     readers = [n for n in graph.readers.get(node.output[0], []) if standard(n, "DequantizeLinear")]
+    readers.sort(key=lambda n: attribute(n, "axis") is not None)  # one scale for all comes first
     there = _parameters(graph, node)
     back = _parameters(graph, readers[0]) if readers else there
     if there is None or back is None:

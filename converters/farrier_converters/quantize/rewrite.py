@@ -15,6 +15,7 @@ from ..graph.edit import Graph, attribute, replace, standard
 from ..graph.names import BEFORE
 from ..model import Model
 from . import rules, scales
+from .fences import fence
 from .placement import Placement
 from .reasons import REASON_KEY, forget, set_reason
 from .scales import Affine, Range
@@ -89,6 +90,7 @@ class QdqWriter:
         for name in self.plan.made:
             self._drop_activation(name)
             self._wrap_made(name)
+        fence(self.graph)
         return self.graph.build()
 
     def affine(self, name: str) -> Affine:
