@@ -59,37 +59,48 @@ def fake_quantize(
     factor 1 / sqrt(elements * levels).
     """
     low, high = bounds or LIMITS[torch.uint8 if zero is None else zero.dtype]
-    shift = torch.zeros_like(scale) if zero is None else along(zero, axis, x.ndim).to(x)
-    result: Any = _FakeQuantize.apply(x, along(scale, axis, x.ndim), shift, low, high)
+    shift: Any = 0.0 if zero is None else along(zero, axis, x.ndim).to(x)
+    if zero is not None and bool((zero == zero.reshape(-1)[0]).all()):
+        shift = float(zero.reshape(-1)[0])
+    result: Any = _FakeQuantize.apply(x, along(scale, axis, x.ndim), low - shift, high - shift, high - low)
     return result
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """One pass forward and one backward, with a single saved tensor of the input's size."""
+    """Few passes over the values forward and backward, with a single saved tensor of the input's size.
+
+    `low` and `high` (numbers, or tensors beside the scale) bound the integers with the zero point taken off.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, low: int, high: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Any, high: Any, levels: int) -> Tensor:
         steps = x / scale
-        ctx.save_for_backward(steps, scale, shift)
-        ctx.limits = (low, high)
-        return steps.round().add_(shift).clamp_(low, high).sub_(shift).mul_(scale)
+        ctx.save_for_backward(steps, scale)
+        ctx.limits = (low, high, levels)
+        return steps.round().clamp_(low, high).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        steps, scale, shift = ctx.saved_tensors
-        low, high = ctx.limits
+        steps, scale = ctx.saved_tensors
+        low, high, levels = ctx.limits
         gradient = gradients[0]
-        whole = steps.round()
-        level = (whole + shift).clamp_(low, high).sub_(shift)
-        inside = level == whole
-        to_x = gradient * inside
+        to_x = _inside(gradient, steps, low - 0.5, high + 0.5)
         to_scale = None
         if ctx.needs_input_grad[1]:
-            per_step = torch.where(inside, level - steps, level).mul_(gradient)
             share = steps.numel() / scale.numel()
-            factor = 1 / (share * max(high - low, 1)) ** 0.5
-            to_scale = per_step.sum_to_size(scale.shape).mul_(factor)
+            factor = 1 / (share * max(levels, 1)) ** 0.5
+            level = steps.round().clamp_(low, high).mul_(gradient)
+            inside = steps.mul(to_x)
+            to_scale = (level.sum_to_size(scale.shape) - inside.sum_to_size(scale.shape)).mul_(factor)
         return to_x, to_scale, None, None, None
+
+
+def _inside(gradient: Tensor, steps: Tensor, low: Any, high: Any) -> Tensor:
+    """Return the gradient where steps are between the bounds, zero elsewhere."""
+    if isinstance(low, float):
+        found: Tensor = torch.ops.aten.hardtanh_backward(gradient, steps, low, high)
+        return found
+    return gradient * ((steps > low) & (steps < high))
 
 
 OPS = {"QuantizeLinear": quantize, "DequantizeLinear": dequantize}
