@@ -19,7 +19,7 @@ from zoo import NETS, Net, Store, load
 from zoo.store import DEFAULT
 
 from farrier_contracts.targets import ARITHMETICS, Arithmetic
-from farrier_converters import model, passes
+from farrier_converters import model, passes, search
 from farrier_converters.emulate import Emulator
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,11 +28,13 @@ STANDARD = "resnet20,resnet56"
 
 
 def quantized(net: Net, arithmetic: Arithmetic, bits: int = 8) -> model.Model:
-    """Return the net in INT8 as the plan's first candidate makes it, with weights of at most `bits`."""
+    """Return the net in INT8 as the plan's first candidate for an arithmetic is, with weights of at most `bits`."""
     graph = model.load(net.path)
     context = passes.Context(arithmetic, lambda: iter(net.stacked()))
-    for name, options in (("clean", {}), ("fuse", {}), ("int8", {"weight_bits": bits})):
-        technique = passes.get(name)
+    _, steps = search.WAYS["int8"][0]
+    for step in search.suit(steps, arithmetic):
+        technique = passes.get(step.name)
+        options = {**step.options, "weight_bits": bits} if step.name == "int8" else step.options
         graph = technique.run(graph, technique.options(**options), context)
     return graph
 
@@ -53,6 +55,7 @@ def scores(net: Net, graph: model.Model) -> tuple[dict[str, float], int]:
 
 def report(net: Net) -> float:
     """Print one net's scores before and after, and return the spread after."""
+    print(f"{net.name:17} float   {score(net, model.load(net.path), ARITHMETICS['arm'])[0]:.2f}", flush=True)
     before, saturated = scores(net, quantized(net, ARITHMETICS["x86-vnni"]))
     after = before if not saturated else scores(net, quantized(net, ARITHMETICS["x86-avx2"]))[0]
     npu = ARITHMETICS["npu-per-tensor"]

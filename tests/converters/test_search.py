@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -132,6 +134,18 @@ def test_the_plan_is_every_toolchain_in_every_precision():
     assert [c.name for c in plan] == ["fp32", "fp16", "int8", "int8-fitted"]
     assert [step.name for step in plan[2].steps] == ["clean", "fuse", "int8"]
     assert len({c.steps[-1].options.get("fit", False) for c in plan[2:]}) == 2
+
+
+def test_one_scale_per_tensor_wants_equal_channels_first():
+    npu = targets.ARITHMETICS["npu-per-tensor"]
+    toolchain = replace(targets.get("arm64").toolchains[0], arithmetic=npu)
+    for candidate in search.plan(replace(targets.get("arm64"), toolchains=(toolchain,)), ["int8", "fp16"]):
+        names = [step.name for step in candidate.steps]
+        if candidate.precision == "int8":
+            assert names == ["clean", "fuse", "equalize", "int8"]
+            assert candidate.steps[-1].options["bias_correction"]
+        else:
+            assert names == ["clean", "fuse", "fp16"]
 
 
 def test_precisions_that_were_asked_for_take_the_place_of_the_targets():

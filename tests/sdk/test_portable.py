@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import farrier
 from farrier.optimization import Settings, TrialSettings, portable
 from farrier.optimization.result import Entry
+from farrier_contracts import targets
 from farrier_contracts.targets import ARITHMETICS
 from farrier_converters.emulate import Emulator
 from farrier_converters.graph import run
@@ -121,6 +122,26 @@ def test_the_variant_that_is_the_same_everywhere_is_delivered(optimized) -> None
             emulator.run({"x": rows["x"]})
         assert {s.saturated for s in emulator.saturation.values()} == {0}
         assert not next(e for e in result.candidates if e.name == "int8").kept
+
+
+def test_what_is_predicted_for_an_accelerator_is_what_it_would_get(optimized, tmp_path, monkeypatch) -> None:
+    folder, result = optimized
+    arm = targets.get("arm64")
+    toolchain = replace(arm.toolchains[0], precisions=("int8",), arithmetic=ARITHMETICS["npu-per-tensor"])
+    monkeypatch.setitem(targets.TARGETS, "npu", replace(arm, name="npu", toolchains=(toolchain,)))
+    delivered = farrier.optimize(
+        folder / "planted.onnx",
+        target="npu",
+        data=folder / "rows.npz",
+        metric="mse",
+        max_drop=10.0,
+        precision="int8",
+        out=tmp_path / "npu",
+        settings=QUICK,
+    )
+    predicted, found = (by_name(r)["int8"]["npu-per-tensor"] for r in (result, delivered))
+    assert found["as_it_is"]
+    assert predicted["value"] == found["value"]
 
 
 def test_predictions_are_in_both_reports_and_survive_the_lock(optimized, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .budget import Budget, parse_drop, parse_latency, parse_size
 from .choose import LATENCY_TOLERANCE, Choice, Figures, Verdict, choose
-from .plan import TRAINED, WAYS, Candidate, Step, plan, suited
+from .plan import TRAINED, WAYS, Candidate, Step, plan, suit, suited
 
 __all__ = [
     "LATENCY_TOLERANCE",
@@ -21,5 +21,6 @@ __all__ = [
     "parse_latency",
     "parse_size",
     "plan",
+    "suit",
     "suited",
 ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from farrier_contracts.errors import UsageError
-from farrier_contracts.targets import Target, Toolchain
+from farrier_contracts.targets import Arithmetic, Target, Toolchain
 
 from ..model import Model
 
@@ -76,11 +76,31 @@ def plan(target: Target, precisions: Sequence[str] | None = None) -> tuple[Candi
             name=f"{toolchain.compiler}-{precision}{suffix}" if several else f"{precision}{suffix}",
             precision=precision,
             toolchain=toolchain,
-            steps=steps,
+            steps=suit(steps, toolchain.arithmetic),
         )
         for toolchain in target.toolchains
         for precision in dict.fromkeys(toolchain.precisions if precisions is None else precisions)
         for suffix, steps in WAYS.get(precision, ())
+    )
+
+
+def suit(steps: tuple[Step, ...], arithmetic: Arithmetic | None) -> tuple[Step, ...]:
+    """Return the passes as an arithmetic needs them.
+
+    With one scale for all channels of a weight tensor, the channels are given like ranges before they are rounded, and
+    mean errors are taken back after.
+    """
+    if arithmetic is None or arithmetic.per_channel:
+        return steps
+    equalize, corrected = Step("equalize"), {"bias_correction": True}
+    return tuple(
+        part
+        for step in steps
+        for part in (
+            (equalize, replace(step, options={**corrected, **step.options}))
+            if step.name == "int8"
+            else (step,)
+        )
     )
 
 

@@ -78,14 +78,14 @@ def build(
     built too.
     """
     toolchain = candidate.toolchain
-    graph, digests = _apply(model, candidate, context)
+    graph, digests = apply(model, candidate, context)
     compiler = compilers.get(toolchain.compiler)
     folder.mkdir()
     built = Built(candidate, graph, compiler.compile(graph, toolchain, folder), digests, batch)
     own = own_arithmetic(toolchain, targets.host())
     if built.faithful or own is None or not timed:
         return built
-    twin, _ = _apply(model, _untrained(candidate), replace(context, arithmetic=own))
+    twin, _ = apply(model, _untrained(candidate), replace(context, arithmetic=own))
     (folder / TWIN).mkdir()
     return replace(built, twin=compiler.compile(twin, toolchain, folder / TWIN))
 
@@ -101,8 +101,11 @@ def _untrained(candidate: Candidate) -> Candidate:
     return replace(candidate, steps=tuple(steps))
 
 
-def _apply(model: Model, candidate: Candidate, context: passes.Context) -> tuple[Model, tuple[str, ...]]:
-    """Run the steps. `context.statistics` holds what calibration found, by the digest of the graph it ran on."""
+def apply(model: Model, candidate: Candidate, context: passes.Context) -> tuple[Model, tuple[str, ...]]:
+    """Run a candidate's passes; return the graph, and its digest after each of them.
+
+    `context.statistics` holds what calibration found, by the digest of the graph it ran on.
+    """
     digests: list[str] = []
     known = {} if context.statistics is None else context.statistics
     for step in candidate.steps:

@@ -59,6 +59,9 @@ class Job:
     statistics: dict[str, Any] = field(
         default_factory=dict
     )  # of calibrations, by graph: candidates share them
+    foreign: dict[tuple[str, str], models.Model] = field(
+        default_factory=dict
+    )  # what was made to predict another arithmetic, by precision and the arithmetic's name
     search: bool = True  # for a mix of precisions too; a recipe names every candidate itself
 
     def calibration(self, batch: int) -> Iterator[dict[str, np.ndarray]]:

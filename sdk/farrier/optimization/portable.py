@@ -1,5 +1,7 @@
 """What an INT8 candidate will score on other processors, and a variant that scores the same on all of a family.
 
+Where a processor knows fewer kinds of scales than the file has, its score is that of what the plan would make for it.
+
 One file of u8 activations runs on x86 processors with VNNI and without, and where products saturate in 16 bits it
 answers differently. So every arithmetic is emulated on some evaluation rows, and where a file's family disagrees by
 more than a limit, a variant with 7-bit weights, in which nothing can saturate, stands for election beside it.
@@ -16,14 +18,15 @@ from typing import Any
 from farrier_contracts.errors import FarrierError
 from farrier_contracts.targets import ARITHMETICS, PAIRS, Arithmetic
 from farrier_converters import metrics
-from farrier_converters.data import Dataset
+from farrier_converters.data import RANDOM, Dataset
 from farrier_converters.emulate import Emulator, Saturation, fits, recast
 from farrier_converters.measure import EngineFailure, evaluate, record
 from farrier_converters.measure.evaluate import Reference
-from farrier_converters.search import Candidate, Choice
+from farrier_converters.model import Model
+from farrier_converters.search import WAYS, Candidate, Choice, suit
 from farrier_converters.search.choose import Verdict
 
-from .build import Built, precision_of
+from .build import LEARNED, Built, apply, precision_of
 from .job import Job
 from .recipe import ORIGINAL
 from .result import Entry
@@ -46,7 +49,7 @@ class PortableSettings:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One candidate in one arithmetic. `as_it_is`: the file's own integers; else its ranges in other scales."""
+    """One candidate in one arithmetic. `as_it_is`: the file's own integers; else what is made for it."""
 
     arithmetic: str
     value: float
@@ -212,7 +215,7 @@ def _outlook(job: Job, built: Built, original: Built, settings: PortableSettings
     with tempfile.TemporaryDirectory() as folder, original.judge(job.settings.trial.child) as child:
         reference = None if metric.needs_labels else record(child, data, Path(folder), batch=batch)
         baseline = evaluate(child, data, metric, batch=batch, reference=reference)
-        scores = _scores(built, data, metric, batch=batch, reference=reference)
+        scores = _scores(job, built, data, metric, batch=batch, reference=reference)
     return Outlook(
         built.candidate.name,
         len(data),
@@ -237,14 +240,37 @@ def _rows(job: Job, built: Built, settings: PortableSettings) -> Dataset:
     return data.take(data.rows[: max(least, min(settings.rows, runs * least))])
 
 
+def _made_for(job: Job, built: Built, arithmetic: Arithmetic) -> Model:
+    """Return the network as the plan makes it for another arithmetic, in the candidate's precision.
+
+    Where that is no plan's, would take minutes, or has no data to go by, the file itself gets the other scales.
+    """
+    candidate = built.candidate
+    steps = next((steps for _, steps in WAYS.get(candidate.precision, ())), ())
+    names = [step.name for step in steps]
+    planned = names == [step.name for step in candidate.steps] and not set(names).intersection(LEARNED)
+    if not planned or job.rows.calibration.source == RANDOM:
+        return recast(built.model, arithmetic)
+    key = candidate.precision, arithmetic.name
+    if key not in job.foreign:
+        context = replace(job.context(arithmetic, built.batch, _silent), statistics=job.statistics)
+        made = replace(candidate, steps=suit(steps, arithmetic))
+        job.foreign[key] = apply(job.model, made, context)[0]
+    return job.foreign[key]
+
+
+def _silent(_stage: str, _share: float) -> None:
+    pass
+
+
 def _scores(
-    built: Built, data: Dataset, metric: metrics.Metric, *, batch: int, reference: Reference | None
+    job: Job, built: Built, data: Dataset, metric: metrics.Metric, *, batch: int, reference: Reference | None
 ) -> dict[str, tuple[float, Saturation, bool]]:
     """Return the metric in every arithmetic; those that cannot differ are emulated once."""
 
     def score(arithmetic: Arithmetic) -> tuple[float, Saturation, bool]:
         as_it_is = fits(built.model, arithmetic)
-        model = built.model if as_it_is else recast(built.model, arithmetic)
+        model = built.model if as_it_is else _made_for(job, built, arithmetic)
         emulator = Emulator(model, arithmetic)
         value = evaluate(emulator, data, metric, batch=batch, reference=reference)
         return value, sum(emulator.saturation.values(), Saturation()), as_it_is
