@@ -15,7 +15,7 @@ from onnx import helper
 from farrier_contracts import targets
 from farrier_contracts.targets import Arithmetic
 from farrier_converters import passes
-from farrier_converters.graph import run
+from farrier_converters.graph import palette, run
 from farrier_converters.graph.edit import Graph
 from farrier_converters.graph.shrink import shrink
 from farrier_converters.ledger import ledger
@@ -255,3 +255,26 @@ def test_attention_is_integer_where_it_is_wide_and_softmax_never(
         expected = outputs(model, feeds)[0]
         assert np.abs(outputs(made, feeds)[0] - expected).mean() < 0.02 * np.abs(expected).max()
     assert kernels.get("MatMul", 0) + kernels.get("FusedMatMul", 0) == floats
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    different=st.integers(1, 300),
+    kind=st.sampled_from([np.float32, np.int64, np.int32]),
+    seed=st.integers(0, 99),
+)
+def test_tables_of_few_values_become_bytes_and_keep_their_bits(different, kind, seed, make_model, outputs):
+    rng = np.random.default_rng(seed)
+    values = (rng.standard_normal(different) * 1e6).astype(kind)
+    values[0] = kind(-0.0)
+    table = values[rng.integers(0, different, (40, 50))]
+    node = helper.make_node("Add" if kind != np.float32 else "Mul", ["x", "t"], ["y"])
+    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    model = make_model([node], {"x": [40, 50]}, ["y"], constants={"t": table}, dtype=dtype)
+    graph = Graph(model)
+    palette.pack(graph)
+    small, feeds = graph.build(), {"x": np.ones((40, 50), kind)}
+    assert outputs(small, feeds)[0].tobytes() == outputs(model, feeds)[0].tobytes()
+    assert small.proto.ByteSize() <= model.proto.ByteSize()
+    if np.unique(table).size < 200:
+        assert small.proto.ByteSize() < 0.8 * model.proto.ByteSize()
