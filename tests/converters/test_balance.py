@@ -14,7 +14,7 @@ from farrier_contracts.errors import InputError
 from farrier_contracts.targets import ARITHMETICS
 from farrier_converters import passes
 from farrier_converters.graph.edit import Graph
-from farrier_converters.quantize.repair import geometric, groups
+from farrier_converters.quantize.repair import balance, geometric, groups
 
 NPU = ARITHMETICS["npu-per-tensor"]
 CHANNELS = 8
@@ -76,20 +76,33 @@ def _context(*batches, arithmetic=NPU):
 )
 def test_balanced_networks_compute_the_same(make_model, apply, outputs, seed, ending, depthwise, clip):
     model = _residual(make_model, seed, ending=ending, depthwise=depthwise, clip=clip)
-    rows = _rows(seed=seed)
+    rows = _rows(seed=seed) / 2
     found = outputs(apply(model, "equalize", context=_context(rows)), {"x": rows})[0]
     wanted = outputs(model, {"x": rows})[0]
     assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
-def test_residual_connections_are_one_group_and_a_clip_ends_it(make_model):
+def test_residual_connections_are_one_group(make_model):
     found = groups.find(Graph(_residual(make_model)))
     alike = {name for name, group in found.groups.items() if group == found.groups["r0"]}
     assert alike == {"c0", "r0", "c2", "s", "r2", "p", "f"}
     assert {name for name in found.groups if name not in alike} == {"c1", "r1"}
     assert found.channels == (CHANNELS, CHANNELS)
-    clipped = groups.find(Graph(_residual(make_model, clip=True)))
-    assert set(clipped.groups) == {"c1", "r1"}
+
+
+def test_channels_that_a_clip_bounds_keep_their_size(make_model, apply, outputs):
+    """The others grow, and the clip still takes from them nothing that calibration shows."""
+    model = _residual(make_model, clip=True)
+    graph, rows = Graph(model), _rows(seed=7) / 2
+    found = groups.find(graph)
+    extents = balance.measure(model, balance.measured(found), lambda: iter([{"x": rows}]))
+    factors = balance.balance(graph, found, extents)[found.groups["s"]]
+    peak = extents["s"].peak
+    assert found.clips == {"s": 6.0}
+    assert 0 < (peak > 6).sum() < CHANNELS
+    assert (factors[peak > 6] == 1).all()
+    assert (factors[peak < 5] < 1).any()
+    assert (peak / factors <= np.maximum(6, peak)).all()
 
 
 @pytest.mark.parametrize("depthwise", [True, False])

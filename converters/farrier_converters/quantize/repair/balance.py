@@ -24,6 +24,7 @@ from .equalization import HOMOGENEOUS
 from .groups import RESHAPES, Layer, Scalable
 
 TINY = 1e-30
+MARGIN = 1.1  # over what calibration shows, below a Clip's bound
 Batches = Callable[[], Iterator[dict[str, np.ndarray]]]
 
 
@@ -44,11 +45,28 @@ def balance(graph: Graph, found: Scalable, extents: dict[str, Extent]) -> list[n
     terms = [_of_weights(layer, weights, extents) for layer in found.layers]
     for name, group in found.groups.items():
         readers = graph.readers.get(name, [])
-        if not (len(readers) == 1 and standard(readers[0], "Relu", "LeakyRelu")):
+        if not (len(readers) == 1 and standard(readers[0], "Relu", "LeakyRelu", "Clip")):
             scale, reach = geometric.peak(extents[name].peak, (group, -1.0))
             noise = geometric.Sum(_weight(weights, name, extents), ((group, 2.0),))
             terms.append(geometric.Term(scale, (reach, noise)))
-    return [np.exp(logs) for logs in geometric.least(terms, found.channels)]
+    bounds = _bounds(found, extents)
+    return [np.exp(logs) for logs in geometric.least(terms, found.channels, bounds)]
+
+
+def _bounds(found: Scalable, extents: dict[str, Extent]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Return how far the logarithms of each group with a Clip may go.
+
+    A channel that it clips keeps its size; one that does not come near may grow until it does.
+    """
+    bounds: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for name, top in found.clips.items():
+        group, reach = found.groups[name], np.maximum(extents[name].peak * MARGIN / top, TINY)
+        free = reach < 1
+        low = np.where(free, np.maximum(np.log(reach), -geometric.LARGEST), 0.0)
+        high = np.where(free, geometric.LARGEST, 0.0)
+        before = bounds.get(group, (low, high))
+        bounds[group] = np.maximum(low, before[0]), np.minimum(high, before[1])
+    return bounds
 
 
 def measured(found: Scalable) -> list[str]:
@@ -119,11 +137,11 @@ def _importance(graph: Graph, found: Scalable, extents: dict[str, Extent]) -> di
             passed = np.square(layer.weight).sum(axis=(0, 2)) * _share(extents[result])
         elif layer is not None:
             passed = np.square(layer.weight).sum(axis=(1, 2)) * _weight(weights, result, extents)
-        elif result in found.groups and standard(node, *HOMOGENEOUS, *RESHAPES, "Add"):
+        elif result in found.groups and standard(node, *HOMOGENEOUS, *RESHAPES, "Add", "Clip"):
             passed = _weight(weights, result, extents)
         else:
             continue
-        for name in node.input[:1] if layer is not None else node.input:
+        for name in node.input if standard(node, "Add") else node.input[:1]:
             if name in found.groups:
                 weights[name] = weights.get(name, 0.0) + passed
     return weights

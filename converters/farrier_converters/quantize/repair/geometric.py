@@ -6,8 +6,9 @@ logarithms. Maxima are smoothed by a norm. Numpy alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -90,8 +91,15 @@ def largest(values: np.ndarray, source: int | None, result: int | None) -> tuple
     return top**2, Largest(((values / top) ** POWER).astype(np.float32), source, result)
 
 
-def least(terms: Sequence[Term], channels: Sequence[int]) -> list[np.ndarray]:
-    """Return the logarithms [channels] of each group at which the sum of the terms is least, each of mean zero."""
+def least(
+    terms: Sequence[Term],
+    channels: Sequence[int],
+    bounds: Mapping[int, tuple[np.ndarray, np.ndarray]] = MappingProxyType({}),
+) -> list[np.ndarray]:
+    """Return the logarithms [channels] of each group at which the sum of the terms is least.
+
+    `bounds` holds the lowest and the highest [channels] of some groups; those of other groups have a mean of zero.
+    """
     logs = [np.zeros(count) for count in channels]
     first, second = ([np.zeros(count) for count in channels] for _ in range(2))
     for step in range(STEPS if terms else 0):
@@ -103,7 +111,8 @@ def least(terms: Sequence[Term], channels: Sequence[int]) -> list[np.ndarray]:
             mean = first[group] / (1 - MEMORY[0] ** (step + 1))
             spread = np.sqrt(second[group] / (1 - MEMORY[1] ** (step + 1)))
             moved = logs[group] - rate * mean / (spread + STILL)
-            logs[group] = np.clip(moved - moved.mean(), -LARGEST, LARGEST)
+            free = moved if group in bounds else moved - moved.mean()
+            logs[group] = np.clip(free, *bounds.get(group, (-LARGEST, LARGEST)))
     return logs
 
 

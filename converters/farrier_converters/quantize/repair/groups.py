@@ -31,28 +31,37 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scalable:
-    """What can be scaled in a graph: channels of each group, the group of each tensor, and the layers between."""
+    """What can be scaled in a graph: channels of each group, the group of each tensor, and the layers between.
+
+    `clips` are tensors that a Clip bounds from above, and where: their channels may be scaled as far as that clips
+    the same values.
+    """
 
     channels: tuple[int, ...]
     groups: dict[str, int]
     layers: tuple[Layer, ...]
+    clips: dict[str, float]
 
 
 def find(graph: Graph) -> Scalable:
     """Group the tensors of a graph [batch, channels, ...] that share one factor per channel.
 
     For s > 0 and a homogeneous operator f, f(s x) = s f(x); an Add wants the same s on both sides. A group may be
-    scaled where only those and layers with constant weights make and read its tensors.
+    scaled where only those and layers with constant weights make and read its tensors. A Clip from zero (ReLU6) counts
+    as homogeneous where it does not clip.
     """
     types = infer(graph.build().proto)
     roots: dict[str, str] = {}
     fixed = {value.name for value in graph.inputs} | set(graph.outputs) | graph.captured
-    layers = []
+    layers, clips = [], {}
     for node in graph.nodes:
         if scalable(graph, node):
             layers.append(node)
             if not _splits(graph, node):
                 fixed.add(node.input[0])
+        elif (top := _top(graph, node)) is not None:
+            roots[_root(roots, node.output[0])] = _root(roots, node.input[0])
+            clips[node.input[0]] = min(top, clips.get(node.input[0], top))
         elif (tied := _tied(node, types)) is not None and not set(tied) & set(graph.initializers):
             for name in tied[1:]:
                 roots[_root(roots, name)] = _root(roots, tied[0])
@@ -70,7 +79,8 @@ def find(graph: Graph) -> Scalable:
             numbers.update(dict.fromkeys(names, len(channels)))
             channels.append(counts.pop())
     found = [_layer(graph, node, numbers) for node in layers]
-    return Scalable(tuple(channels), numbers, tuple(found))
+    clips = {name: top for name, top in clips.items() if name in numbers}
+    return Scalable(tuple(channels), numbers, tuple(found), clips)
 
 
 def scale(graph: Graph, found: Scalable, factors: list[np.ndarray]) -> None:
@@ -116,6 +126,18 @@ def _splits(graph: Graph, node: onnx.NodeProto) -> bool:
     """Say whether each weight of a layer meets one channel of its own input: dense, or depthwise one to one."""
     groups = attribute(node, "group", 1)
     return groups == 1 or weight_of(graph, node).shape[:2] == (groups, 1)
+
+
+def _top(graph: Graph, node: onnx.NodeProto) -> float | None:
+    """Return where a Clip from zero clips; None for any other node."""
+    if not standard(node, "Clip") or node.input[0] in graph.initializers:
+        return None
+    if graph.opset < 11:
+        low, high = attribute(node, "min", None), attribute(node, "max", None)
+    else:
+        bounds = [graph.constant(name) if name else None for name in (*node.input[1:], "", "")][:2]
+        low, high = (None if bound is None else float(bound.reshape(-1)[0]) for bound in bounds)
+    return high if low == 0.0 and high is not None and high > 0 else None
 
 
 def _tied(node: onnx.NodeProto, types: dict[str, TensorType]) -> list[str] | None:
