@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from farrier_converters.ledger import ledger
 from farrier_converters.mixed.search import MOST_VALIDATIONS, search
 from farrier_converters.mixed.sensitivity import measure
 from farrier_converters.mixed.solve import COSTS, STEPS, Cost, solve, total
-from farrier_converters.mixed.ways import Way, layers
+from farrier_converters.mixed.ways import Way, layers, named
 from farrier_converters.mixed.ways import apply as assign
 
 positive = st.floats(0, 100, width=32)
@@ -116,6 +118,18 @@ def test_what_cannot_be_met_is_none_and_still_ends():
     assert found.assignment is None
     assert 0 < len(found.trials) <= MOST_VALIDATIONS
     assert search(costs, lambda assignment: 0.0, max_drop=0.01, limits={"bytes": 1.0}).assignment is None
+
+
+def test_every_node_gets_a_name_of_its_own(resnet20):
+    proto = onnx.ModelProto()
+    proto.CopyFrom(resnet20.proto)
+    first, second = proto.graph.node[:2]
+    second.name, first.name = first.output[0], ""  # what the first would be called is taken
+    found = named(replace(resnet20, proto=proto))
+    names = [node.name for node in found.proto.graph.node]
+    assert all(names)
+    assert len(set(names)) == len(names)
+    assert [list(n.output) for n in found.proto.graph.node] == [list(n.output) for n in proto.graph.node]
 
 
 def test_sensitivity_of_a_real_network(resnet20, cifar10, apply):

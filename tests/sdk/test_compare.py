@@ -98,6 +98,16 @@ def test_the_same_twice_is_the_same(saturated: Path) -> None:
     assert one == two
 
 
+def test_a_quantized_model_is_compared_with_itself_and_with_float(sound: model.Model, tmp_path: Path) -> None:
+    path = tmp_path / "sound.onnx"
+    model.save(sound, path)
+    rows = {"data": ASSETS / "digits-eval.npz", "rows": 16}
+    same = farrier.compare(path, path, **rows)
+    assert (same.judged.drop, same.report["causes"], same.notes) == (0, [], ())
+    assert all(layer["own_snr_db"] >= 150 for layer in same.report["layers"])
+    assert "give the float model first" in farrier.compare(path, ASSETS / "digits.onnx", **rows).notes[0]
+
+
 def test_optimize_says_where_it_loses_and_what_calibrated_it(tmp_path: Path) -> None:
     from farrier.optimization import Settings, TrialSettings
     from farrier_converters import npz
@@ -115,10 +125,17 @@ def test_optimize_says_where_it_loses_and_what_calibrated_it(tmp_path: Path) -> 
         "recipe": tmp_path / "int8.toml",
         "settings": Settings(trial=TrialSettings(latency=quick, profile=quick)),
     }
+    stages: list[str] = []
     wrong = farrier.optimize(
-        ASSETS / "digits.onnx", calib=tmp_path / "wrong.npz", out=tmp_path / "wrong", max_drop=0.02, **common
+        ASSETS / "digits.onnx",
+        calib=tmp_path / "wrong.npz",
+        out=tmp_path / "wrong",
+        max_drop=0.02,
+        progress=lambda stage, share: stages.append(stage),
+        **common,
     )
-    assert any("times as large as evaluation rows" in note for note in wrong.warnings)
+    (note,) = (note for note in wrong.warnings if "times as large as evaluation rows" in note)
+    assert stages.index(f"note: {note}") < stages.index("building int8"), "said only after the work"
     right = farrier.optimize(
         ASSETS / "digits.onnx",
         calib=ASSETS / "digits-calib.npz",

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import farrier
 from farrier.optimization import Settings, TrialSettings, portable
+from farrier.optimization.build import Built
 from farrier.optimization.result import Entry
 from farrier_contracts import targets
 from farrier_contracts.targets import ARITHMETICS
@@ -20,7 +21,7 @@ from farrier_converters.emulate import Emulator
 from farrier_converters.graph import run
 from farrier_converters.measure import LatencySettings
 from farrier_converters.model import load
-from farrier_converters.search import Choice
+from farrier_converters.search import Candidate, Choice, Step
 
 QUICK = Settings(
     trial=TrialSettings(
@@ -39,6 +40,12 @@ name = "fuse"
 [[candidate.pass]]
 name = "int8"
 """
+
+
+PREDICTIONS = (
+    portable.Prediction("x86-vnni", 0.9, 0.0, 0, 100, as_it_is=True),
+    portable.Prediction("x86-avx2", 0.8, 0.1, 5, 100, as_it_is=True),
+)
 
 
 def planted(classes: int = 6, width: int = 32, side: int = 24) -> onnx.ModelProto:
@@ -108,6 +115,17 @@ def test_every_arithmetic_is_predicted_and_saturation_is_found(optimized) -> Non
     assert found["x86-vnni"]["value"] == found["arm"]["value"]
     assert found["x86-avx2"]["drop"] > found["x86-vnni"]["drop"] + portable.PortableSettings.spread
     assert [name for name, a in found.items() if not a["as_it_is"]] == ["npu-per-tensor"]
+
+
+def test_a_variant_never_has_more_bits() -> None:
+    built = Built(Candidate("w4a8", "w4a8", targets.get("x86-vnni").toolchains[0]), None, Path(), ())  # type: ignore[arg-type]
+    saturating = portable.Outlook("w4a8", predictions=PREDICTIONS, family=("x86-vnni", "x86-avx2"))
+    for bits, wanted in ((None, "w4a8-7bit"), (8, "w4a8-7bit"), (7, None), (4, None)):
+        step = Step("int8", {"weight_bits": bits})
+        found = portable.variant(
+            replace(built, candidate=replace(built.candidate, steps=(step,))), saturating
+        )
+        assert (found and found.name) == wanted
 
 
 def test_the_variant_that_is_the_same_everywhere_is_delivered(optimized) -> None:

@@ -133,7 +133,8 @@ def test_ticks_are_few_and_inside(low, span):
         (words.size(999), "999 B"),
         (words.size(4_200_000), "4.20 MB"),
         (words.drop(0.0123, relative=False), "-1.23 pt"),
-        (words.drop(-0.02, relative=True), "+2 %"),
+        (words.drop(-0.02, relative=True), "2 % better"),
+        (words.drop(0.005, relative=True), "0.5 % worse"),
         (words.drop(0.0, relative=False), "0"),
     ],
 )

@@ -252,14 +252,14 @@ def _run_chunk(
     progress: Callable[[float], None],
 ) -> None:
     a, b = models
-    wanted = list(dict.fromkeys([*(s for p in chunk for s in p.sources), *(p.name for p in chunk)]))
-    known = {p.name for p in pairs}
-    wanted = [name for name in wanted if name in known]
     inputs = {spec.name for spec in a.inputs}
-    inner, results = [n for n in wanted if n not in inputs], [p.result for p in chunk]
+    results = [p.result for p in chunk]
     made = [r for r in results if r not in inputs]
     part = _part(forced_b, results)
     ask = {value.name for value in part.graph.input}
+    forcing = [p for p in pairs if p.name + FORCED in ask]
+    wanted = list(dict.fromkeys(p.name for p in (*forcing, *chunk)))
+    inner = [n for n in wanted if n not in inputs]
     open_ = [
         open_session(with_outputs(a.proto, inner), "the first model", threads=settings.threads),
         open_session(with_outputs(b.proto, made), "the second model", threads=settings.threads),
@@ -272,7 +272,7 @@ def _run_chunk(
         values |= {n: feeds[n] for n in wanted if n in inputs}
         ran = dict(zip(made, call(open_[1], made, feeds, "the second model"), strict=True)) if made else {}
         fed = {n: v for n, v in feeds.items() if n in ask}
-        fed |= {p.name + FORCED: p.widened(values[p.name]) for p in pairs if p.name + FORCED in ask}
+        fed |= {p.name + FORCED: p.widened(values[p.name]) for p in forcing}
         alone = (
             dict(zip(made, call(open_[2], made, fed, "the second model"), strict=True)) if open_[2] else {}
         )

@@ -38,10 +38,14 @@ def layers(model: Model) -> tuple[str, ...]:
 
 
 def named(model: Model) -> Model:
-    """Return the model with a name for every node, so that its kernel can be told in a profile."""
+    """Return the model with a name of its own for every node, so that its kernel can be told in a profile."""
     graph = Graph(model)
+    taken = {node.name for node in graph.nodes}
     for node in graph.nodes:
-        node.name = node.name or node.output[0]
+        if not node.name:
+            free = node.output[0] not in taken
+            node.name = node.output[0] if free else graph.fresh(f"{node.output[0]}_{node.op_type}")
+            taken.add(node.name)
     return graph.build()
 
 

@@ -54,15 +54,16 @@ def optimize(model: Path, *, as_json: bool, work: Path | None, **options: Any) -
     from ..optimization import Settings
     from ..optimization import optimize as run
 
-    with progress(quiet=as_json) as report:
+    said: list[str] = []
+    with progress(quiet=as_json, said=said) as report:
         result = run(model, progress=report, settings=Settings(work=work), **options)
     if as_json:
         print_json(result.report)
     else:
-        _show(result)
+        _show(result, said)
 
 
-def _show(result: Result) -> None:
+def _show(result: Result, said: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -86,7 +87,7 @@ def _show(result: Result) -> None:
         (result.out / "recipe.lock", "lock"),
     ):
         console.print(f"  {what:9} {file}", soft_wrap=True)
-    for warning in result.warnings:
+    for warning in (w for w in result.warnings if w not in said):
         click.echo(f"note: {warning}", err=True)
 
 

@@ -14,47 +14,61 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 QUIET_S = 1.0  # no output before this much time has passed
+NOTE = "note: "  # begins what is no stage but a sentence to be read
 
 Report = Callable[[str, float], None]  # what is being done, and which share (0 to 1) of it is done
 
 
 @contextmanager
-def progress(*, quiet: bool = False) -> Iterator[Report]:
-    """Yield a function to report progress with: `report("measuring", 0.4)`."""
+def progress(*, quiet: bool = False, said: list[str] | None = None) -> Iterator[Report]:
+    """Yield a function to report progress with: `report("measuring", 0.4)`.
+
+    A stage that begins with "note: " is printed as it is, at once, and added to `said` (without that beginning).
+    """
+    said = [] if said is None else said
     if quiet:
         yield lambda stage, share: None
     elif sys.stderr.isatty():
-        bar = _Bar()
+        bar = _Bar(said)
         try:
             yield bar.report
         finally:
             bar.close()
     else:
-        yield _Lines().report
+        yield _Lines(said).report
 
 
 class _Lines:
     """One line per stage, once a second has passed."""
 
-    def __init__(self) -> None:
+    def __init__(self, said: list[str]) -> None:
         self._started = time.monotonic()
-        self._said = ""
+        self._last = ""
+        self._said = said
 
     def report(self, stage: str, share: float) -> None:
-        if stage != self._said and time.monotonic() - self._started >= QUIET_S:
-            self._said = stage
+        if stage.startswith(NOTE):
+            self._said.append(stage.removeprefix(NOTE))
+            click.echo(stage, err=True)
+        elif stage != self._last and time.monotonic() - self._started >= QUIET_S:
+            self._last = stage
             click.echo(f"{stage} ...", err=True)
 
 
 class _Bar:
     """A rich progress bar that appears after a second and leaves nothing behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, said: list[str]) -> None:
         self._started = time.monotonic()
+        self._said = said
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
     def report(self, stage: str, share: float) -> None:
+        if stage.startswith(NOTE):
+            self._said.append(stage.removeprefix(NOTE))
+            click.echo(stage, err=True) if self._bar is None else self._bar.console.print(stage, markup=False)
+            return
         if self._bar is None:
             if time.monotonic() - self._started < QUIET_S:
                 return

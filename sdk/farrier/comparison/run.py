@@ -18,6 +18,7 @@ from farrier_converters.model import Model
 
 from .apply import Patient, apply
 from .judge import judge
+from .requantize import plan_of
 from .result import Comparison
 
 Progress = Callable[[str, float], None]
@@ -60,7 +61,8 @@ def compare(
             )
         judged = judge(first, second, dataset, chosen, progress=_part(progress, 0.0, 0.3))
         report = drop_report(first, second, dataset, settings=settings, progress=_part(progress, 0.3, 0.5))
-        found = Comparison(str(a), str(b), len(dataset), judged, report.to_document(), notes=dataset.notes)
+        notes = (*dataset.notes, *_order(first, second))
+        found = Comparison(str(a), str(b), len(dataset), judged, report.to_document(), notes=notes)
         if out is not None:
             split = datasets.split(dataset, calibration)
             split = replace(split, evaluation=dataset)
@@ -79,6 +81,13 @@ def _settings(settings: CompareSettings, rows: int | None) -> CompareSettings:
     if rows < 1:
         raise UsageError(f"rows must be at least 1, not {rows}")
     return replace(settings, rows=rows)
+
+
+def _order(first: Model, second: Model) -> tuple[str, ...]:
+    """Say where the models seem to be the wrong way round: layers, causes and cures are those of the second."""
+    if plan_of(first) is None or plan_of(second) is not None:
+        return ()
+    return ("the first model is quantized and the second is not: give the float model first",)
 
 
 def _check_folder(path: str | Path | None) -> None:

@@ -23,7 +23,7 @@ from farrier_converters.emulate import Emulator, Saturation, fits, recast
 from farrier_converters.measure import EngineFailure, evaluate, record
 from farrier_converters.measure.evaluate import Reference
 from farrier_converters.model import Model
-from farrier_converters.search import WAYS, Candidate, Choice, suit
+from farrier_converters.search import WAYS, Candidate, Choice, Step, suit
 from farrier_converters.search.choose import Verdict
 
 from .build import LEARNED, Built, apply, precision_of
@@ -138,12 +138,16 @@ def variant(
     if not outlook.saturates or outlook.spread <= settings.spread:
         return None
     steps = tuple(
-        replace(step, options={**step.options, "weight_bits": SAFE_BITS}) if step.name == QUANTIZED else step
+        replace(step, options={**step.options, "weight_bits": SAFE_BITS}) if _has_more_bits(step) else step
         for step in built.candidate.steps
     )
     if steps == built.candidate.steps:
         return None
     return replace(built.candidate, name=built.candidate.name + SAFE_SUFFIX, steps=steps)
+
+
+def _has_more_bits(step: Step) -> bool:
+    return step.name == QUANTIZED and (step.options.get("weight_bits") or 8) > SAFE_BITS
 
 
 def elect(

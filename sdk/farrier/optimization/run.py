@@ -30,6 +30,7 @@ from .result import REFERENCE, Entry, Result
 from .trial import Progress
 
 MADE_UP_DROP = 0.05  # noise shows whether a model is broken, not how many points it loses
+NOTE = "note: "  # what a stage begins with that is to be read, not waited for
 NOISY_SPREAD = 0.25  # of the rounds' medians; above it the report says that the machine was busy
 
 
@@ -131,7 +132,10 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
     progress("running the original model", 0.0)
     batch = trial.probe_batch(original, job.rows.evaluation, job.settings.trial)
     progress("checking the calibration rows", 0.02)
-    job = replace(job, warnings=(*job.warnings, *drops.calibration_notes(job)))
+    notes = drops.calibration_notes(job)
+    for note in notes:  # said at once: who reads it may want to stop here
+        progress(f"{NOTE}{note}", 0.02)
+    job = replace(job, warnings=(*job.warnings, *notes))
     job = job.imagined(batch)
     builds, left_out = _build_all(job, original, stage, batch=batch, progress=progress)
     forecast = _forecast(job, builds, stage, batch=batch, progress=_part(progress, 0.3, 0.1))
@@ -146,7 +150,10 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
     choice = portable.elect(entries, forecast.variants, lambda e: _choose(e, job.budget))
     facts = None
     if mixed.wanted(job, choice, entries):
-        facts = _mix(job, builds, entries, choice, stage, batch=batch, progress=_part(progress, 0.7, 0.2))
+        try:
+            facts = _mix(job, builds, entries, choice, stage, batch=batch, progress=_part(progress, 0.7, 0.2))
+        except Exception as error:  # as with any candidate
+            job = replace(job, warnings=(*job.warnings, f"no mix of precisions was tried: {_brief(error)}"))
         choice = portable.elect(entries, forecast.variants, lambda e: _choose(e, job.budget))
         late = {name: b for name, b in builds.items() if name == mixed.NAME}
         forecast.outlooks += portable.look(job, late, original, progress=_part(progress, 0.85, 0.05))

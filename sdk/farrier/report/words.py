@@ -45,15 +45,16 @@ def metric(value: float | None, *, relative: bool) -> str:
 
 
 def drop(value: float | None, *, relative: bool) -> str:
-    """Return a drop in points of 100 for scores, in percent of the original for errors; a gain has a plus."""
+    """Return a drop in points of 100 for scores (a gain has a plus), in percent of the original for errors."""
     if value is None:
         return MISSING
     shown = round(value * 100, 2) + 0.0
     if shown == 0:
         return "0"
     text = f"{abs(shown):.2f}".rstrip("0").rstrip(".")
-    unit = " %" if relative else " pt"
-    return ("-" if shown > 0 else "+") + text + unit
+    if relative:  # a sign would say whether the error grew, or whether the model got better
+        return f"{text} % {'worse' if shown > 0 else 'better'}"
+    return f"{'-' if shown > 0 else '+'}{text} pt"
 
 
 def verdict(document: Mapping[str, Any]) -> str:

@@ -49,8 +49,8 @@ def whole_cause(facts: Sequence[ActivationFacts]) -> Finding | None:
             PREPROCESSING,
             source.place,
             weight,
-            f"the input {source.place.tensor} was calibrated for {low:.4g} to {high:.4g} and gets {data[0]:.4g} to "
-            f"{data[1]:.4g}: calibration rows were prepared otherwise than these",
+            f"the range of the input {source.place.tensor!r} is {low:.4g} to {high:.4g}, and these rows reach from "
+            f"{data[0]:.4g} to {data[1]:.4g}: calibration rows were prepared otherwise",
             Cure(
                 "prepare calibration rows as the model's inputs are (mean, scale, channel order), and calibrate again"
             ),
