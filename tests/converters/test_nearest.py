@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import pytest
 from onnx import parser
 
+from farrier_contracts.targets import ARITHMETICS
 from farrier_converters import model, passes
 from farrier_converters.graph import run
 from farrier_converters.passes.int8 import AUTO_METHODS, INT8, Int8Options
@@ -103,3 +105,14 @@ def test_auto_is_as_near_as_the_best_of_its_methods_and_calibrates_once() -> Non
     quantized("mse")
     assert once <= len(streams) + len(AUTO_METHODS), "every method has calibrated anew"
     assert quantized("auto") == auto
+
+
+def test_ranges_are_the_same_whatever_was_tried_before(resnet20, cifar10, apply):
+    """To the last bit: a recipe is built again alone, without the candidates of the search that found it."""
+    fused = apply(resnet20, "clean", "fuse")
+    context = passes.Context(ARITHMETICS["x86-vnni"], lambda: iter([{"images": cifar10[0][:16]}]))
+    convolutions = [node.output[0] for node in fused.proto.graph.node if node.op_type == "Conv"]
+    mix = ("int8", {"method": "minmax", "exclude": tuple(convolutions[5:15])})
+    shared = replace(context, statistics={})
+    apply(fused, ("int8", {"method": "minmax"}), context=shared)
+    assert apply(fused, mix, context=shared).proto == apply(fused, mix, context=context).proto

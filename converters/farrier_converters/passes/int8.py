@@ -18,8 +18,8 @@ from ..quantize import rules
 from ..quantize.calibrate import CalibrationSettings, observe
 from ..quantize.edges import wide
 from ..quantize.nearest import NearestSettings, distances, nearest
-from ..quantize.observe import METHODS
-from ..quantize.placement import place
+from ..quantize.observe import METHODS, Observer
+from ..quantize.placement import Placement, place
 from ..quantize.repair.bias import closer, correct
 from ..quantize.rewrite import NARROW_BITS, QdqWriter, Widths, set_reason
 from ..quantize.scales import BITS
@@ -187,15 +187,7 @@ def _quantized(model: Model, options: Int8Options, context: Context) -> Model:
         graph, slower = fit(graph, exclude=exclude, stem=options.stem)
     stem = options.stem and (known or not options.fit)
     plan = place(graph, exclude=exclude, stem=stem, slower=slower)
-    observers = observe(
-        graph.build(),
-        [name for name in plan.points if name not in plan.bounds],
-        twin=context.twin,
-        batches=context.calibration,
-        progress=context.progress,
-        settings=replace(options.calibration, folder=options.calibration.folder or context.work),
-        known=context.statistics,
-    )
+    observers = _observed(model, graph, plan, options, context)
     arithmetic = options.arithmetic(context.arithmetic or SAFE)
     widths = Widths(
         options.activation_bits,
@@ -222,6 +214,29 @@ def _quantized(model: Model, options: Int8Options, context: Context) -> Model:
     corrected.set_ranges(ranges)
     correct(again, corrected.plan, corrected.affine, arithmetic, options.weight_method, context.calibration)
     return closer(floating, [writer.write(ranges), corrected.write(ranges)], context.calibration)
+
+
+def _observed(
+    model: Model, graph: Graph, plan: Placement, options: Int8Options, context: Context
+) -> dict[str, Observer]:
+    """Return the statistics of a plan's tensors.
+
+    What the model has with nothing left out is observed first, and together: the engine fuses otherwise where fewer
+    tensors are asked for, and a range is to be the same to the last bit in every form that a search tries.
+    """
+    statistics = {} if context.statistics is None else context.statistics
+    whole, found = Graph(model), {}
+    for source, points in ((whole, place(whole)), (graph, plan)):
+        found = observe(
+            source.build(),
+            [name for name in points.points if name not in points.bounds],
+            twin=context.twin,
+            batches=context.calibration,
+            progress=context.progress,
+            settings=replace(options.calibration, folder=options.calibration.folder or context.work),
+            known=statistics,
+        )
+    return found
 
 
 def raised(model: Model, options: Int8Options, feeds: dict[str, np.ndarray] | None) -> Model:
