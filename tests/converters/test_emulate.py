@@ -359,6 +359,17 @@ def test_seven_bits_score_the_same_with_and_without_vnni(resnet20: Model, cifar1
     assert np.array_equal(answers[0], answers[2])
 
 
+def test_four_bits_between_wide_edges_saturate_nowhere(resnet20: Model, cifar10, apply) -> None:
+    pictures = cifar10[0][:32]
+    context = passes.Context(ARITHMETICS["x86-vnni"], lambda: iter([{"images": pictures}]))
+    bits = {"weight_bits": 4, "wide_edges": True}
+    quantized = apply(resnet20, "clean", "fuse", ("int8", bits), context=context)
+    emulators = [Emulator(quantized, ARITHMETICS[name]) for name in ("x86-vnni", "x86-avx2")]
+    one, two = (emulator.run({"images": pictures[:8]})["logits"] for emulator in emulators)
+    assert np.array_equal(one, two)
+    assert not sum(emulators[1].saturation.values(), Saturation()).saturated
+
+
 def test_arithmetics_have_names_and_sources() -> None:
     for name, arithmetic in ARITHMETICS.items():
         assert arithmetic.name == name

@@ -63,7 +63,8 @@ class Int8Options:
     `power_of_two` are the target's where None. `weight_method`: see `scales.weights`. `narrow` lists nodes (by name or
     first output) whose weights alone have four bits. Weights of four bits take half a byte in the file where the
     graph can be raised to operator set 21. With
-    `wide_edges`, the first and the last operators with weights keep 8 bits, of weights and inputs. `store_rest` also
+    `wide_edges`, the first and the last operators with weights keep 8 bits, of weights (7 where they alone would
+    saturate on some processors) and inputs. `store_rest` also
     stores the weights of what computes in float (tables, recurrent layers, what is slower in integers; never what
     `exclude` names) as 8-bit integers, which the engine widens when it opens the file.
     """
@@ -105,6 +106,11 @@ class Int8Options:
         }
         bits = min(target.weight_bits, self.weight_bits or target.weight_bits)
         return replace(target, weight_bits=bits, **{k: v for k, v in chosen.items() if v is not None})
+
+    def edge_bits(self, target: Arithmetic) -> int:
+        """Return the bits of wide edges' weights: where nothing else could saturate on any x86, nor do they."""
+        few = (self.weight_bits or 8) < SAFE.weight_bits
+        return min(target.weight_bits, SAFE.weight_bits) if few else target.weight_bits
 
 
 def run(model: Model, options: Int8Options, context: Context) -> Model:
@@ -194,7 +200,7 @@ def _quantized(model: Model, options: Int8Options, context: Context) -> Model:
         options.weight_method,
         frozenset(options.narrow),
         wide(graph, plan, ends=options.wide_edges),
-        (context.arithmetic or SAFE).weight_bits,
+        options.edge_bits(context.arithmetic or SAFE),
     )
     ranges = {
         name: observer.range(

@@ -106,7 +106,7 @@ def prepare(model: Model, options: Int8Options, context: Context) -> tuple[Quant
     quantization = quantization_of(
         fused,
         arithmetic,
-        Widths(options.activation_bits, options.weight_method, wide_weight_bits=target.weight_bits),
+        Widths(options.activation_bits, options.weight_method, wide_weight_bits=options.edge_bits(target)),
         ranges,
         wide_edges=options.wide_edges,
         exclude=frozenset(options.exclude),
