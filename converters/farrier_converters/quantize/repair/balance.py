@@ -2,7 +2,7 @@
 
 After Nagel et al. 2019, arXiv 1906.04721, section 4.1, who make the ranges of neighbouring weights alike. That widens
 the range of an activation whose channel has small weights and a large bias. Here the noise of rounding is written
-down, and made least: a tensor rounded in steps of its largest magnitude / 127 hands each channel's noise to the layers
+down, and made least: a tensor, rounded in steps of its reach / 127, hands each channel's noise to the layers
 that read it, a weight hands its own times the mean square of what it meets. Both are sums of products of powers of
 the factors: a geometric program.
 """
@@ -24,6 +24,7 @@ from .equalization import HOMOGENEOUS
 from .groups import RESHAPES, Layer, Scalable
 
 TINY = 1e-30
+CREST = 4.0  # see `Extent.reach`
 MARGIN = 1.1  # over what calibration shows, below a Clip's bound
 Batches = Callable[[], Iterator[dict[str, np.ndarray]]]
 
@@ -34,6 +35,14 @@ class Extent:
 
     peak: np.ndarray
     square: np.ndarray  # mean square
+
+    @property
+    def reach(self) -> np.ndarray:
+        """How far a channel counts: between its largest and its typical magnitude, for a quantizer clips the rarest.
+
+        One whose largest magnitude is `CREST` times its root mean square counts as far as that.
+        """
+        return np.sqrt(CREST * self.peak * np.sqrt(self.square))
 
 
 def balance(graph: Graph, found: Scalable, extents: dict[str, Extent]) -> list[np.ndarray]:
@@ -46,7 +55,7 @@ def balance(graph: Graph, found: Scalable, extents: dict[str, Extent]) -> list[n
     for name, group in found.groups.items():
         readers = graph.readers.get(name, [])
         if not (len(readers) == 1 and standard(readers[0], "Relu", "LeakyRelu", "Clip")):
-            scale, reach = geometric.peak(extents[name].peak, (group, -1.0))
+            scale, reach = geometric.peak(extents[name].reach, (group, -1.0))
             noise = geometric.Sum(_weight(weights, name, extents), ((group, 2.0),))
             terms.append(geometric.Term(scale, (reach, noise)))
     bounds = _bounds(found, extents)
