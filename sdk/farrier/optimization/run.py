@@ -158,7 +158,7 @@ def _search(job: Job, stage: Path, progress: Progress) -> Found:
         late = {name: b for name, b in builds.items() if name == mixed.NAME}
         forecast.outlooks += portable.look(job, late, original, progress=_part(progress, 0.85, 0.05))
     if choice.delivered is None:
-        raise BudgetError(_impossible(entries[choice.best], choice))
+        raise BudgetError(_impossible(entries[choice.best], choice, job.budget))
     delivered = builds[choice.delivered]
     progress("measuring batch sizes", 0.9)
     free = job.rows.evaluation.fixed_batch is None
@@ -310,12 +310,14 @@ def _choose(entries: Mapping[str, Entry], budget: Budget) -> Choice:
     return choose(original, figures, budget)
 
 
-def _impossible(best: Entry, choice: Choice) -> str:
+def _impossible(best: Entry, choice: Choice, budget: Budget) -> str:
     reason = next(v.reason for v in choice.verdicts if v.name == best.name)
     latency = best.latency.p50_ms if best.latency else float("nan")
+    slow = budget.max_latency_ms is not None and latency > budget.max_latency_ms
+    other = "choose a faster target" if slow else "try fewer bits, like --precision w4a8,int4"
     return (
-        f"the budget cannot be met; the best there is, {best.name}, {reason} (it has {latency:.3g} ms, "
-        f"{best.size_bytes} bytes, a drop of {best.drop:.2%}): allow more, or choose a faster target"
+        f"the budget cannot be met; the best there is, {best.name}, {reason} (in all: {latency:.3g} ms, "
+        f"{best.size_bytes} bytes, a drop of {best.drop:.2%}): allow more, or {other}"
     )
 
 
