@@ -9,12 +9,13 @@ import onnx
 from farrier_contracts.targets import Target
 
 from .graph.edit import Graph, standard
+from .graph.loaded import made_at_load
 from .graph.types import TensorType, infer
 from .inner import inner_operators
 from .model import Model
 from .quantize import reasons, rules
 from .quantize.already import computes_in_integers
-from .weights.marks import made_at_load, stored_precision
+from .weights.marks import stored_precision
 
 HALF = onnx.TensorProto.FLOAT16
 BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)

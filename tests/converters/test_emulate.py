@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from farrier_contracts import targets
 from farrier_contracts.targets import ARITHMETICS, PAIRS, Arithmetic
 from farrier_converters import passes
-from farrier_converters.emulate import Emulator, Saturation, rounding, saturation
+from farrier_converters.emulate import Emulator, Saturation, recast, rounding, saturation
 from farrier_converters.emulate.rounding import Params
 from farrier_converters.graph import run
 from farrier_converters.importers.tflite import file as tflite
@@ -510,3 +510,21 @@ def test_an_operator_left_in_float_between_integers_is_float_in_the_engine(
     made = apply(model, "clean", ("int8", {"exclude": ("left",)}), "shrink", context=context)
     assert (integer_kernels(made)["QLinearConv"], integer_kernels(made)["Conv"]) == (2, 1)
     assert np.abs(emulate(made, own(), feeds)[0] - outputs(made, feeds)[0]).max() < 1e-3
+
+
+def test_what_was_left_in_float_is_recast_with_its_quantizer(make_model, apply, outputs):
+    weights = [np.random.default_rng(i).standard_normal((8, 8, 1, 1)).astype(np.float32) for i in range(3)]
+    nodes = [
+        helper.make_node("Conv", [name, f"w{i}", f"b{i}"], [made], name=f"n{i}")
+        for i, (name, made) in enumerate(zip("xab", "aby", strict=True))
+    ]
+    constants = {f"w{i}": weight for i, weight in enumerate(weights)}
+    constants |= {f"b{i}": weight[0, :, 0, 0] for i, weight in enumerate(weights)}
+    model, feeds = make_model(nodes, {"x": ["n", 8, 9, 9]}, ["y"], constants=constants), conv_feeds(8, 2)
+    context = passes.Context(arithmetic=own(), calibration=lambda: iter([feeds]))
+    made = apply(model, ("int8", {"exclude": ("n1",)}), context=context)
+    symmetric = Arithmetic("u8", symmetric_activations=True)
+    for form in (made, apply(made, "shrink")):
+        (found,) = emulate(recast(form, symmetric), symmetric, feeds)
+        (expected,) = outputs(model, feeds)
+        assert np.abs(found - expected).mean() < 0.03 * np.abs(expected).max()

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from ..graph.edit import Graph, attribute, standard
+from ..graph.loaded import loaded
 
 LIMITS = {np.dtype(np.uint8): (0, 255), np.dtype(np.int8): (-128, 127), np.dtype(np.uint16): (0, 65535)}
 LIMITS |= {np.dtype(np.int16): (-32768, 32767), np.dtype(np.int32): (-(2**31), 2**31 - 1)}
@@ -99,7 +100,7 @@ def find(graph: Graph) -> Quantizers:
 
 
 def _parameters(graph: Graph, node: onnx.NodeProto) -> tuple[np.ndarray, np.ndarray] | None:
-    scale = _scale(graph, node.input[1])
+    scale = loaded(graph, node.input[1])
     if scale is None or scale.ndim > 1:
         return None
     named = len(node.input) > 2 and bool(node.input[2])
@@ -107,15 +108,6 @@ def _parameters(graph: Graph, node: onnx.NodeProto) -> tuple[np.ndarray, np.ndar
     if zero is None or zero.dtype not in LIMITS or attribute(node, "block_size", 0):
         return None
     return scale.astype(np.float32), zero
-
-
-def _scale(graph: Graph, name: str) -> np.ndarray | None:
-    """Return a stored scale, or the product of two stored ones."""
-    scale, maker = graph.constant(name), graph.producer.get(name)
-    if scale is not None or maker is None or not standard(maker, "Mul"):
-        return scale
-    factors = [graph.constant(n) for n in maker.input]
-    return None if any(f is None for f in factors) else np.asarray(factors[0]) * np.asarray(factors[1])
 
 
 def _activation(graph: Graph, node: onnx.NodeProto) -> ActivationQuantizer | None:
@@ -144,7 +136,7 @@ def _constant(graph: Graph, node: onnx.NodeProto) -> ConstantQuantizer | None:
         return None
     scale, zero = found
     name = node.input[0]
-    integers = graph.constant(name)
+    integers = loaded(graph, name)
     if integers is None:
         integers, name = _quantized_here(graph, node)
     if integers is None or integers.dtype not in LIMITS:

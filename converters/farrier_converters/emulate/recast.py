@@ -12,6 +12,7 @@ import onnx
 from farrier_contracts.targets import Arithmetic
 
 from ..graph.edit import Graph, attribute, standard
+from ..graph.loaded import loaded
 from ..model import Model
 
 BYTES = (np.dtype(np.uint8), np.dtype(np.int8))
@@ -132,9 +133,14 @@ def _set_zero(graph: Graph, node: onnx.NodeProto, zero: np.ndarray) -> None:
 
 
 def _parameters(graph: Graph, node: onnx.NodeProto) -> tuple[np.ndarray | None, np.ndarray]:
-    scale = graph.constant(node.input[1])
+    """Return scale and zero point; where all channels of an activation have the same, it is one number."""
+    scale = loaded(graph, node.input[1])
     zero = graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-    return scale, np.zeros((), np.uint8) if zero is None else zero
+    zero = np.zeros((), np.uint8) if zero is None else zero
+    if scale is None or graph.constant(node.input[0]) is not None or not scale.size or not zero.size:
+        return scale, zero
+    alike = (scale == scale.flat[0]).all() and (zero == zero.flat[0]).all()
+    return (np.asarray(scale.flat[0]), np.asarray(zero.flat[0])) if alike else (scale, zero)
 
 
 def _real(graph: Graph, node: onnx.NodeProto, stored: np.ndarray) -> np.ndarray:

@@ -7,9 +7,8 @@ import string
 from collections import Counter
 from collections.abc import Iterator
 
-import onnx
-
 from .edit import Graph, all_names, standard
+from .loaded import made_at_load
 
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 LETTERS = string.ascii_letters
@@ -22,11 +21,18 @@ def shorten(graph: Graph) -> None:
     What an operator writes before a quantizer gets the name of the tensor that the quantizer stood for: both are
     one tensor of the float model. Shortening twice changes nothing.
     """
-    scales = _scales(graph)
-    constants = {*graph.initializers, *(n.output[0] for n in graph.nodes if _stores(graph, n))}
-    made = {n.output[0] for n in graph.nodes if standard(n, "QuantizeLinear")} | constants
-    chosen = [name for name in graph.initializers if _serves_conversions(graph, name, scales)]
-    chosen += [n.output[0] for n in graph.nodes if _is_internal(n, made, scales)]
+    made = made_at_load(graph)
+    serving = {id(n) for n in graph.nodes if standard(n, *CONVERSIONS) or n.output[0] in made}
+    integers = (
+        made | {n.output[0] for n in graph.nodes if standard(n, "QuantizeLinear")} | {*graph.initializers}
+    )
+    chosen = [name for name in graph.initializers if _serves(graph, name, serving)]
+    for node in graph.nodes:
+        stored = standard(node, "DequantizeLinear") and node.input[0] in integers
+        if standard(node, "QuantizeLinear") or stored:
+            chosen.append(node.output[0])
+        elif node.output[0] in made:
+            chosen += [name for name in node.output if _serves(graph, name, serving)]
     chosen = [name for name in dict.fromkeys(chosen) if not graph.kept(name)]
     uses = Counter(name for node in graph.nodes for name in (*node.input, *node.output))
     taken = all_names(graph.build().proto.graph) - set(chosen)
@@ -37,27 +43,13 @@ def shorten(graph: Graph) -> None:
     _rename(graph, dict(zip(ordered, free, strict=False)) | before)
 
 
-def _scales(graph: Graph) -> set[int]:
-    """Return the unnamed nodes that multiply or widen constants."""
-    return {id(n) for n in graph.nodes if _stores(graph, n)}
-
-
-def _stores(graph: Graph, node: onnx.NodeProto) -> bool:
-    unnamed = standard(node, "Mul", "Cast") and not node.name
-    return unnamed and all(name in graph.initializers for name in node.input)
-
-
-def _serves_conversions(graph: Graph, name: str, scales: set[int]) -> bool:
-    """Whether a constant belongs to conversions: all its readers are such, or it is a number that one of them reads."""
+def _serves(graph: Graph, name: str, serving: set[int]) -> bool:
+    """Whether a constant belongs to conversions: all its readers serve them, or it is a number that one reads."""
     readers = graph.readers.get(name, [])
-    internal = [standard(n, *CONVERSIONS) or id(n) in scales for n in readers]
-    return bool(internal) and (all(internal) or (any(internal) and not graph.initializers[name].dims))
-
-
-def _is_internal(node: onnx.NodeProto, made: set[str], scales: set[int]) -> bool:
-    if standard(node, "DequantizeLinear"):
-        return node.input[0] in made
-    return standard(node, "QuantizeLinear") or id(node) in scales
+    number = name in graph.initializers and not graph.initializers[name].dims
+    internal = [id(n) in serving for n in readers]
+    converts = any(standard(n, *CONVERSIONS) for n in readers)
+    return bool(internal) and (all(internal) or (number and converts))
 
 
 def _before(graph: Graph, taken: set[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 from ..model import Model
 from ..quantize import reasons
-from . import fours, palette
+from . import fours, halves, palette
 from .edit import Graph, standard
 from .names import CONVERSIONS, shorten
 
@@ -41,6 +41,7 @@ def shrink(model: Model) -> Model:
     _merge_constants(graph)
     fours.pack(graph)
     palette.pack(graph)
+    halves.pack(graph)
     graph = Graph(graph.build())  # without what nothing reads any more
     shorten(graph)
     for name, tensor in graph.initializers.items():

@@ -6,10 +6,7 @@ from collections import Counter
 
 import onnx
 
-from ..graph.edit import Graph, standard
-
 PRECISION_KEY = "farrier.precision"  # in a node's metadata: what its weights are stored in
-PLUMBING = ("QuantizeLinear", "DequantizeLinear")
 
 
 def mark(node: onnx.NodeProto, precision: str) -> None:
@@ -30,15 +27,3 @@ def weights_precision(proto: onnx.ModelProto) -> str | None:
     found = Counter(stored_precision(node) for node in proto.graph.node)
     del found[None]
     return min(found, key=lambda name: (-found[name], str(name))) if found else None
-
-
-def made_at_load(graph: Graph) -> set[str]:
-    """Return the tensors that nameless nodes make of constants alone: the engine widens weights so, once, at load."""
-    made: set[str] = set()
-    pending = [n for n in graph.nodes if not n.name and not standard(n, *PLUMBING)]
-    while True:
-        ready = [n for n in pending if n.input and all(i in graph.initializers or i in made for i in n.input)]
-        if not ready:
-            return made
-        made.update(name for node in ready for name in node.output)
-        pending = [n for n in pending if n.output[0] not in made]

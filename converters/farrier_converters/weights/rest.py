@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..graph import palette
 from ..graph.edit import Graph
 from .pools import Pool, Writer
 
 
 def halve_rest(graph: Graph, *, min_elements: int) -> None:
     """Store float constants as float16, in one tensor, where that keeps 11 bits of each value that counts."""
+    graph.index()
+    palette.pack(graph)
     writer = Writer(graph)
     pool = Pool(writer, "h")
     used = {name for node in graph.nodes for name in node.input}
