@@ -115,6 +115,7 @@ def test_drops_are_points_for_scores_and_shares_for_errors():
     assert metrics.drop(metrics.get("accuracy"), 0.9, 0.89) == pytest.approx(0.01)
     assert metrics.drop(metrics.get("mse"), 2.0, 2.02) == pytest.approx(0.01)
     assert metrics.drop(metrics.get("mse"), 2.0, 1.9) < 0
+    assert metrics.drop(metrics.get("accuracy"), 1.0, 498 / 500) == 0.004
 
 
 def test_a_function_of_ones_own(tmp_path):

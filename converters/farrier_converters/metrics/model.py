@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 SMALLEST_ERROR = 1e-9  # an error below this counts as this, so that a relative drop stays finite
+DIGITS = 12  # of a drop behind the point; the rest is rounding
 
 
 class Meter(Protocol):
@@ -37,7 +38,8 @@ class Metric:
 def drop(metric: Metric, baseline: float, value: float) -> float:
     """Return how much worse `value` is than `baseline`; negative where it is better.
 
-    In points for scores (0.01 = one point of 100), as a share of the baseline for errors (0.01 = 1 % more).
+    In points for scores (0.01 = one point of 100), as a share of the baseline for errors (0.01 = 1 % more). Two answers
+    of 500 are 0.004 exactly, which a budget of 0.004 allows.
     """
     worse = baseline - value if metric.higher_is_better else value - baseline
-    return worse / max(abs(baseline), SMALLEST_ERROR) if metric.relative else worse
+    return round(worse / max(abs(baseline), SMALLEST_ERROR) if metric.relative else worse, DIGITS)
