@@ -30,7 +30,7 @@ class Facts:
         self.by_name = {p.name: p for p in probed.pairs}
         self.layers = _layers(self.graph, probed.pairs)
         self.activations = {p.name: f for p in probed.pairs if (f := self._activation(p)) is not None}
-        self.originals = Originals(probed.a)
+        self.originals = Originals(probed.a, self.graph)
 
     def place(self, p: Pair) -> Place:
         """Return where a pair is."""

@@ -11,6 +11,7 @@ from .. import passes
 from ..graph.edit import Graph, attribute, standard
 from ..graph.names import BEFORE
 from ..model import Model
+from ..quantize.repair import evening
 from .pairs import ACTIVATIONS
 from .quantizers import ConstantQuantizer
 
@@ -27,11 +28,12 @@ def channel_axis(node: onnx.NodeProto) -> int:
 class Originals:
     """The constants of a float model by the nodes and names that others keep."""
 
-    def __init__(self, a: Model) -> None:
+    def __init__(self, a: Model, b: Graph) -> None:
         self.graphs = [Graph(a)]
         fused = _fused(a)
         if fused is not None:
             self.graphs.insert(0, Graph(fused))
+        self.b = b
         self.nodes = [{(n.op_type, n.name): n for n in g.nodes if n.name} for g in self.graphs]
 
     def weight(self, node: onnx.NodeProto, stored: ConstantQuantizer) -> np.ndarray | None:
@@ -53,11 +55,21 @@ class Originals:
             twin = nodes.get((node.op_type, node.name)) or _same_result(graph, node)
             own = [twin.input[position]] if twin is not None and len(twin.input) > position else []
             values = (graph.constant(name) for name in (*own, *names) if name)
-            fitted = (
-                _widened(v, stored.integers.shape) for v in values if v is not None and v.dtype.kind == "f"
-            )
+            floats = (self._even(v, node, position) for v in values if v is not None and v.dtype.kind == "f")
+            fitted = (_widened(v, stored.integers.shape) for v in floats)
             found += [v for v in fitted if v is not None]
         return found
+
+    def _even(self, value: np.ndarray, node: onnx.NodeProto, position: int) -> np.ndarray:
+        """Return weights (position 1) or a bias in the sizes that B's channels have before and behind the node."""
+        before = evening.divisor(self.b, node.input[0]) if position == 1 else None
+        behind = evening.divisor(self.b, node.output[0])
+        axis = channel_axis(node) if position == 1 else 0
+        for divisor, sign in ((before, 1), (behind, -1)):
+            if divisor is not None and len(divisor) == value.shape[axis]:
+                shape = [-1 if a == axis else 1 for a in range(value.ndim)]
+                value = (value * divisor.reshape(shape) ** sign).astype(value.dtype)
+        return value
 
 
 def _same_result(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..graph.edit import Graph, reads, standard
 from ..graph.names import BEFORE
 from ..model import subgraphs
+from ..quantize.repair import evening
 from ..quantize.rules import CARRIERS
 from .quantizers import Quantizers
 
@@ -29,15 +30,31 @@ class Pair:
     sources: tuple[str, ...] = ()  # the pairs (by name) that feed it in B
     dropped: bool = False  # the Relu or Clip that makes it in A is gone in B: the quantizer clips instead
     extra: int = 0  # channels of zeros that B has behind A's, along axis 1
+    # what B's channels (axis 1) are divided by, undone behind; [C]
+    divisor: np.ndarray | None = field(default=None, compare=False)
+
+    def divided(self, value: np.ndarray) -> np.ndarray:
+        """Return A's tensor in the sizes of B's channels."""
+        return value if self.divisor is None else (value / self._along(value.ndim)).astype(value.dtype)
 
     def widened(self, value: np.ndarray) -> np.ndarray:
-        """Return A's tensor with B's extra channels, zeros."""
+        """Return A's tensor as B has it: in the sizes of its channels, with its extra channels of zeros."""
         ends = [(0, self.extra if axis == 1 else 0) for axis in range(value.ndim)]
+        value = self.divided(value)
         return np.pad(value, ends) if self.extra else value
 
-    def narrowed(self, value: np.ndarray) -> np.ndarray:
+    def cropped(self, value: np.ndarray) -> np.ndarray:
         """Return B's tensor without its extra channels."""
         return value[:, : value.shape[1] - self.extra] if self.extra else value
+
+    def narrowed(self, value: np.ndarray) -> np.ndarray:
+        """Return B's tensor as A has it."""
+        value = self.cropped(value)
+        return value if self.divisor is None else (value * self._along(value.ndim)).astype(value.dtype)
+
+    def _along(self, rank: int) -> np.ndarray:
+        assert self.divisor is not None
+        return self.divisor.reshape([1, -1] + [1] * (rank - 2))
 
     @property
     def result(self) -> str:
@@ -57,7 +74,8 @@ def pair(a: Graph, b: Graph, quantizers: Quantizers) -> list[Pair]:
         maker = b.producer.get(made)
         node, op = ("", "input") if maker is None else (maker.name or name, maker.op_type)
         read = ((*quantizer.results, quantizer.source) if quantizer else (made,)) or (made,)
-        found.append(Pair(name, made, tuple(read), node, op, dropped=_dropped(a, name, op)))
+        divisor = evening.divisor(b, made)
+        found.append(Pair(name, made, tuple(read), node, op, dropped=_dropped(a, name, op), divisor=divisor))
     pairs = _with_sources(b, _unique(found))
     return _with_sources(b, [p for p in pairs if not _passes_through(p, pairs, quantizers)])
 

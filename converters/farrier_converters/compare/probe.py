@@ -37,7 +37,7 @@ class ProbeSettings:
 
 @dataclass
 class LayerSums:
-    """Squared sums over all values of one tensor: of A's values, of B's error, of the layer's own error.
+    """Squared sums over all values of one tensor, in B's sizes: of A's values, B's error, the layer's own error.
 
     `channel_signal`, `channel_error` (own) and `channel_bound` (largest magnitude) are along `axis`.
     """
@@ -278,7 +278,10 @@ def _run_chunk(
         )
         for p in chunk:
             x = values[p.name]
-            sums[p.name].add(x, *(p.narrowed(y[p.result]) if p.result in y else x for y in (ran, alone)))
+            sums[p.name].add(
+                p.divided(x),
+                *(p.cropped(y[p.result]) if p.result in y else p.divided(x) for y in (ran, alone)),
+            )
         progress(count / (count + 1))
     progress(1.0)
 

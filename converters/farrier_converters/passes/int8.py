@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from farrier_contracts.targets import Arithmetic
 
 from ..graph import fours
 from ..graph.edit import Graph
+from ..graph.types import infer
 from ..graph.upgrade import CannotUpgradeError, upgrade
 from ..model import Model, opset
 from ..quantize import rules
@@ -20,7 +23,8 @@ from ..quantize.edges import wide
 from ..quantize.nearest import NearestSettings, distances, nearest
 from ..quantize.observe import METHODS, Observer
 from ..quantize.placement import Placement, place
-from ..quantize.repair.bias import closer, correct
+from ..quantize.repair import evening
+from ..quantize.repair.bias import correct, correct_by_means
 from ..quantize.rewrite import NARROW_BITS, QdqWriter, Widths, set_reason
 from ..quantize.scales import BITS
 from ..quantize.speed.fit import fit
@@ -37,9 +41,13 @@ AUTO = "auto"
 AUTO_METHODS = ("mse", "minmax", "percentile")
 # in a context's statistics: what calibration found in the model itself, where its twin is no likeness
 ALONE = "\0alone"  # no tensor is called so
+SHARES = "\0shares"  # the sizes of channels, by tensor, that `evening.sizes` found
+EVEN = "\0even"  # what calibration found where those channels were divided: it rounds otherwise
 LIKENESS = 0.5  # of the outputs' variance: an error beyond it is not one of rounding
 FEW = NearestSettings(rows=16, values=1 << 21)
 WEIGHT_METHODS = (AUTO, "max", "mse")
+
+Batches = Callable[[], Iterator[dict[str, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,10 @@ class Int8Options:
     The `method` "auto" quantizes with several of them and keeps the one whose outputs are nearest to float on some
     of the calibration rows: least squared error is best for most, but it cuts off what is rare, and in a detector
     the rare activations are the detections.
+
+    `even` divides the channels in front of depthwise convolutions to one size (see `repair.evening`), where weights
+    have a scale per channel. `bias_correction` takes mean errors back (see `repair.bias`): where outputs come nearer
+    to float so, or, without data, by the means that the twin of the network has.
 
     `stem` False leaves convolutions of at most four input channels in float: engines that pack channels in
     fours and eights run some models faster so (a face detector and a digits network by a tenth, a ResNet20 not: one
@@ -80,7 +92,8 @@ class Int8Options:
     symmetric: bool | None = None
     power_of_two: bool | None = None
     weight_method: str = "auto"
-    bias_correction: bool = False
+    even: bool = True
+    bias_correction: bool = True
     narrow: tuple[str, ...] = ()
     wide_edges: bool = False
     store_rest: bool = True
@@ -122,15 +135,22 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
     """
     if context.statistics is None:
         context = replace(context, statistics={})
-    if options.method != AUTO:
-        found = _quantized(model, options, context)
-    elif context.twin:
-        found = _imagined(model, options, context)
-    else:
-        found = _nearest(model, options, context)[1]
+    found = _best(model, options, context)
     if not options.store_rest:
         return found
     return store_as_integers(found, Selection(exclude=frozenset(options.exclude), rest=True))
+
+
+def _best(model: Model, options: Int8Options, context: Context) -> Model:
+    """Return the form by the method that suits, with its biases corrected where that comes nearer to float."""
+    if context.twin is not None and options.method == AUTO:
+        return _imagined(model, options, context)
+    method, found = _nearest(model, options, context)
+    if not options.bias_correction or context.calibration is None:
+        return found
+    corrected = _quantized(model, replace(options, method=method), context, correcting=True)
+    forms = {"as it is": found, "corrected": corrected}
+    return forms[nearest(model, forms, context.calibration)]
 
 
 def settled(model: Model, options: Int8Options, context: Context) -> Int8Options:
@@ -144,8 +164,9 @@ def settled(model: Model, options: Int8Options, context: Context) -> Int8Options
 
 def _nearest(model: Model, options: Int8Options, context: Context) -> tuple[str, Model]:
     """Return the method whose outputs are nearest to the model's, and its form; calibration runs once for all."""
-    forms = {method: _quantized(model, replace(options, method=method), context) for method in AUTO_METHODS}
-    first = AUTO_METHODS[0]
+    methods = AUTO_METHODS if options.method == AUTO else (options.method,)
+    forms = {method: _quantized(model, replace(options, method=method), context) for method in methods}
+    first = methods[0]
     if context.calibration is None or all(f.proto == forms[first].proto for f in forms.values()):
         return first, forms[first]
     chosen = nearest(model, forms, context.calibration)
@@ -162,7 +183,7 @@ def _imagined(model: Model, options: Int8Options, context: Context) -> Model:
         return _quantized(
             model, options, replace(context, twin=None, statistics=(context.statistics or {})[ALONE])
         )
-    found = _quantized(model, options, context)
+    found = _quantized(model, options, context, correcting=options.bias_correction)
     if context.calibration is None:
         return found
     errors = distances(model, {"twin": found}, context.calibration, FEW)
@@ -180,12 +201,16 @@ def _imagined(model: Model, options: Int8Options, context: Context) -> Model:
     return own
 
 
-def _quantized(model: Model, options: Int8Options, context: Context) -> Model:
+def _quantized(model: Model, options: Int8Options, context: Context, *, correcting: bool = False) -> Model:
     feeds = None if context.calibration is None else next(context.calibration(), None)
     try:
         model = raised(model, options, feeds)
     except CannotUpgradeError as error:
         return _left_in_float(model, rules.OPSET.format(version=opset(model.proto), why=error))
+    arithmetic = options.arithmetic(context.arithmetic or SAFE)
+    divided: Mapping[str, np.ndarray] = {}
+    if options.even and arithmetic.per_channel and context.calibration is not None:
+        model, divided = evening.even(model, _shares(model, context, context.calibration))
     graph = Graph(model)
     exclude, slower = frozenset(options.exclude), frozenset[str]()
     known = context.arithmetic is None or context.arithmetic.activations == "u8"
@@ -193,8 +218,6 @@ def _quantized(model: Model, options: Int8Options, context: Context) -> Model:
         graph, slower = fit(graph, exclude=exclude, stem=options.stem)
     stem = options.stem and (known or not options.fit)
     plan = place(graph, exclude=exclude, stem=stem, slower=slower)
-    observers = _observed(model, graph, plan, options, context)
-    arithmetic = options.arithmetic(context.arithmetic or SAFE)
     widths = Widths(
         options.activation_bits,
         options.weight_method,
@@ -202,6 +225,9 @@ def _quantized(model: Model, options: Int8Options, context: Context) -> Model:
         wide(graph, plan, ends=options.wide_edges),
         options.edge_bits(context.arithmetic or SAFE),
     )
+    twin = None if context.twin is None else evening.follow(context.twin, divided)
+    statistics = _statistics(context, EVEN) if divided else context.statistics
+    observers = _observed(model, graph, plan, options, replace(context, twin=twin, statistics=statistics))
     ranges = {
         name: observer.range(
             options.method,
@@ -212,14 +238,32 @@ def _quantized(model: Model, options: Int8Options, context: Context) -> Model:
         for name, observer in observers.items()
     }
     writer = QdqWriter(graph, plan, arithmetic, widths)
-    if not options.bias_correction or context.calibration is None:
-        return writer.write(ranges)
-    floating = graph.build()
-    again = Graph(floating)
-    corrected = QdqWriter(again, place(again, exclude=exclude, stem=stem, slower=slower), arithmetic, widths)
-    corrected.set_ranges(ranges)
-    correct(again, corrected.plan, corrected.affine, arithmetic, options.weight_method, context.calibration)
-    return closer(floating, [writer.write(ranges), corrected.write(ranges)], context.calibration)
+    if correcting and context.calibration is not None:
+        writer.set_ranges(ranges)
+        if twin is None:
+            correct(writer, context.calibration)
+        else:
+            correct_by_means(writer, twin, context.calibration)
+    return writer.write(ranges)
+
+
+def _shares(model: Model, context: Context, batches: Batches) -> Mapping[str, np.ndarray]:
+    """Return the sizes of the channels in front of depthwise convolutions, found once for a graph and its data."""
+    known = _statistics(context, SHARES)
+    missing = [name for name in evening.uneven(model) if name not in known]
+    twins = set() if context.twin is None else set(infer(context.twin.proto))
+    for source, names in (
+        (model, [name for name in missing if name not in twins]),
+        (context.twin or model, [name for name in missing if name in twins]),
+    ):
+        if names:
+            known.update(evening.sizes(source, names, batches))
+    return known
+
+
+def _statistics(context: Context, kind: str) -> dict[str, Any]:
+    """Return what is remembered of one kind besides the statistics of the graph as it is."""
+    return {} if context.statistics is None else context.statistics.setdefault(kind, {})
 
 
 def _observed(

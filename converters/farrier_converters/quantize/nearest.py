@@ -52,7 +52,7 @@ def distances(
     try:
         sessions = {n: run.session(m.proto, threads=settings.threads) for n, m in forms.items()}
         original = run.session(reference.proto, threads=settings.threads)
-        for feeds in _limited(batches(), settings):
+        for feeds in limited(batches(), settings):
             wanted = _floats([np.asarray(value) for value in original.run(None, feeds)])
             for index, values in wanted.items():
                 moments[index] = moments.get(index, 0.0) + _moments(values)
@@ -65,7 +65,7 @@ def distances(
     return {name: _relative(found, moments) for name, found in sums.items()}
 
 
-def _limited(
+def limited(
     batches: Iterator[dict[str, np.ndarray]], settings: NearestSettings
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield batches until the rows or their values are many enough; one at least."""

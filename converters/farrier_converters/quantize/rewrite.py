@@ -236,27 +236,37 @@ class QdqWriter:
         self._dequantize(node, name, [stored, *self._parameters(affine)])
 
     def _quantize_weights(self, node: onnx.NodeProto) -> None:
-        weight = self.graph.constant(node.input[1])
-        if weight is None:
+        if self.graph.constant(node.input[1]) is None:
             return  # MatMul of two activations
+        integers, scale, axis = self._weights(node)
+        bias = self._bias(node)
+        self._store_weights(node, integers, scale, axis=axis)
+        if bias is not None:
+            input_scale = self.affine(node.input[0]).scale
+            self._quantize_bias(node, bias, input_scale=input_scale, weight_scale=scale)
+
+    def rounded(self, node: onnx.NodeProto) -> np.ndarray:
+        """Return the constant weights of a node as its integers will stand for them; float32."""
+        integers, scale, axis = self._weights(node)
+        shape = [-1 if a == axis else 1 for a in range(integers.ndim)]
+        return (integers * (scale.reshape(shape) if scale.ndim else scale)).astype(np.float32)
+
+    def _weights(self, node: onnx.NodeProto) -> tuple[np.ndarray, np.ndarray, int | None]:
+        """Return integers, scale, and the axis along which scales differ."""
         axis = _channel_axis(node) if self.arithmetic.per_channel else None
-        weight = self._finite(node.input[1])
+        bias = self._bias(node)
         input_scale = self.affine(node.input[0]).scale
-        bias = self._bias(node, weight.shape[_channel_axis(node)])
         floor = np.zeros(()) if bias is None else scales.bias_floor(bias, input_scale=input_scale)
-        name = node.input[1]
         integers, scale = scales.weights(
-            weight,
+            self._finite(node.input[1]),
             bits=self._weight_bits(node),
             axis=axis,
             floor=floor if axis is not None else floor.max(),
             method=self.widths.weight_method,
             power_of_two=self.arithmetic.power_of_two_scales,
-            known=self.known.weights.get(name),
+            known=self.known.weights.get(node.input[1]),
         )
-        self._store_weights(node, integers, scale, axis=axis)
-        if bias is not None:
-            self._quantize_bias(node, bias, input_scale=input_scale, weight_scale=scale)
+        return integers, scale, axis
 
     def _store_weights(
         self, node: onnx.NodeProto, integers: np.ndarray, scale: np.ndarray, *, axis: int | None
@@ -273,10 +283,12 @@ class QdqWriter:
         narrow = self.widths.narrow.intersection((node.name, *node.output))
         return min(NARROW_BITS, self.arithmetic.weight_bits) if narrow else self.arithmetic.weight_bits
 
-    def _bias(self, node: onnx.NodeProto, channels: int) -> np.ndarray | None:
+    def _bias(self, node: onnx.NodeProto) -> np.ndarray | None:
         if node.op_type == "MatMul" or len(node.input) < 3 or not node.input[2]:
             return None
-        return np.broadcast_to(self._finite(node.input[2]).reshape(-1), (channels,))
+        weight = self.graph.constant(node.input[1])
+        assert weight is not None
+        return np.broadcast_to(self._finite(node.input[2]).reshape(-1), (weight.shape[_channel_axis(node)],))
 
     def _quantize_bias(
         self, node: onnx.NodeProto, bias: np.ndarray, *, input_scale: np.float32, weight_scale: np.ndarray

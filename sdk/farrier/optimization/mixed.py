@@ -79,8 +79,9 @@ def propose(
     graph = job.model
     for step in base.steps[:at]:
         graph = passes.get(step.name).run(graph, options(step), context)
-    # one method for every mix, so that a mix built again from its recipe is the same
-    shared = {**base.steps[at].options, "method": settled(graph, options(base.steps[at]), context).method}
+    # one method for every mix, so that a mix built again from its recipe is the same; none corrects its biases
+    method = settled(graph, options(base.steps[at]), context).method
+    shared = {**base.steps[at].options, "method": method, "bias_correction": False}
     ways = (Way("int8", QUANTIZE, shared),)
     if job.budget.max_size_bytes is not None:
         ways += (Way("int4", QUANTIZE, shared, mark="narrow"),)

@@ -1,74 +1,117 @@
 """Bias correction: take back the mean error that rounding and clipping leave in each channel of a layer.
 
-Source: Nagel et al. 2019, arXiv 1906.04721, section 4.2, measured on calibration data. Each layer is corrected on
-the inputs of the float network, so that corrections do not feed on each other along residual connections.
+Source: Nagel et al. 2019, arXiv 1906.04721, section 4.2, measured on calibration data, or from the mean of each channel
+that is known without any. Each layer is corrected on the inputs of the float network, so that corrections do not feed
+on each other along residual connections.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 import numpy as np
 import onnx
 
-from farrier_contracts.targets import Arithmetic
-
 from ...graph import run
 from ...graph.edit import Graph, attribute, standard
+from ...graph.types import infer
 from ...model import Model
-from .. import scales
-from ..placement import Placement
+from ..nearest import NearestSettings, limited
+from ..rewrite import QdqWriter
 from ..scales import Affine
 
-BATCHES = 16  # of calibration data, at most
 Batches = Callable[[], Iterator[dict[str, np.ndarray]]]
+ROWS = NearestSettings(rows=256, values=1 << 23)
 
 
-def correct(
-    graph: Graph,
-    plan: Placement,
-    affine: Callable[[str], Affine],
-    arithmetic: Arithmetic,
-    method: str,
-    batches: Batches,
-) -> int:
-    """Add to the biases of Conv and Gemm what their integer forms lose on average; returns how many were corrected."""
+def correct(writer: QdqWriter, batches: Batches, settings: NearestSettings = ROWS) -> int:
+    """Add to the biases of Conv and Gemm what their integer forms lose on average; returns how many were corrected.
+
+    The writer knows its ranges and has not written yet.
+    """
+    graph = writer.graph
     probe = Graph(graph.build())
     layers: dict[str, onnx.NodeProto] = {}
-    for node in [n for n in graph.nodes if id(n) in plan.integer and standard(n, "Conv", "Gemm")]:
-        weight = graph.constant(node.input[1])
-        if weight is not None and len(node.input) > 2 and graph.constant(node.input[2]) is not None:
-            axis = 0 if node.op_type == "Conv" or attribute(node, "transB", 0) else 1
-            integers, scale = scales.weights(
-                weight,
-                bits=arithmetic.weight_bits,
-                axis=axis if arithmetic.per_channel else None,
-                method=method,
-                power_of_two=arithmetic.power_of_two_scales,
-            )
-            shape = [-1 if a == axis else 1 for a in range(weight.ndim)]
-            rounded = (integers * (scale.reshape(shape) if scale.ndim else scale)).astype(np.float32)
-            layers[_lost(probe, node, affine(node.input[0]), rounded, weight.ndim)] = node
+    for node in _correctable(writer):
+        rounded = writer.rounded(node)
+        layers[_lost(probe, node, writer.affine(node.input[0]), rounded)] = node
     if not layers:
         return 0
     probe.outputs.extend(layers)  # keeps them alive
     session = run.session(run.with_outputs(probe.build().proto, list(layers)))
     total = [np.zeros(1)] * len(layers)
     count = 0
-    for feeds in islice(batches(), BATCHES):
+    for feeds in limited(batches(), settings):
         count += 1
         found = session.run(list(layers), feeds)
         total = [t + np.ravel(np.asarray(v, np.float64)) for t, v in zip(total, found, strict=True)]
     for lost, node in zip(total, layers.values(), strict=True):
-        bias = graph.constant(node.input[2])
-        assert bias is not None
-        corrected = bias.reshape(-1) + lost / max(count, 1)
-        node.input[2] = graph.add_constant(f"{node.input[2]}_corrected", corrected.astype(np.float32))
+        _add(graph, node, lost / max(count, 1))
     return len(layers)
 
 
-def _lost(graph: Graph, node: onnx.NodeProto, affine: Affine, rounded: np.ndarray, rank: int) -> str:
+def correct_by_means(writer: QdqWriter, model: Model, batches: Batches) -> int:
+    """Add to the biases what rounded weights lose on average, by the channel means that a model has of their inputs.
+
+    Only weights are looked at, not what rounding the inputs loses; what they read `model` must have under its name.
+    """
+    known = infer(model.proto).keys() - {spec.name for spec in model.inputs}
+    layers = [node for node in _correctable(writer) if node.input[0] in known]
+    names = list(dict.fromkeys(node.input[0] for node in layers))
+    if not names:
+        return 0
+    session = run.session(run.with_outputs(model.proto, names))
+    sums, count = [np.zeros(1)] * len(names), 0
+    for feeds in batches():
+        count += 1
+        found = (np.asarray(v) for v in session.run(names, feeds))
+        over = [v.mean(axis=(0, *range(2, v.ndim)), dtype=np.float64) for v in found]
+        sums = [s + v for s, v in zip(sums, over, strict=True)]
+    means = {name: total / max(count, 1) for name, total in zip(names, sums, strict=True)}
+    for node in layers:
+        _add(writer.graph, node, _missing(writer, node, means[node.input[0]]))
+    return len(layers)
+
+
+def _missing(writer: QdqWriter, node: onnx.NodeProto, mean: np.ndarray) -> np.ndarray:
+    """Return what rounded weights take from each channel of the result where the inputs have these means."""
+    weight = writer.graph.constant(node.input[1])
+    assert weight is not None
+    missing, groups = weight.astype(np.float64) - writer.rounded(node), 1
+    if node.op_type == "Conv":
+        groups = attribute(node, "group", 1)
+        missing = missing.sum(axis=tuple(range(2, missing.ndim)))
+    elif not attribute(node, "transB", 0):
+        missing = missing.T
+    inputs = groups * missing.shape[1]
+    filled = np.pad(mean, (0, max(inputs - mean.size, 0)))[:inputs]  # channels that were added hold zeros
+    return (
+        (missing.reshape(groups, -1, missing.shape[1]) * filled.reshape(groups, 1, -1)).sum(axis=-1).ravel()
+    )
+
+
+def _correctable(writer: QdqWriter) -> list[onnx.NodeProto]:
+    """Return the layers with constant weights and a bias of their own that will be integers."""
+    graph = writer.graph
+    layers = [n for n in graph.nodes if id(n) in writer.plan.integer and standard(n, "Conv", "Gemm")]
+    return [
+        n
+        for n in layers
+        if graph.constant(n.input[1]) is not None
+        and len(n.input) > 2
+        and graph.constant(n.input[2]) is not None
+        and attribute(n, "beta", 1.0) == 1.0
+    ]
+
+
+def _add(graph: Graph, node: onnx.NodeProto, lost: np.ndarray) -> None:
+    bias = graph.constant(node.input[2])
+    assert bias is not None
+    corrected = bias.reshape(-1) + lost
+    node.input[2] = graph.add_constant(f"{node.input[2]}_corrected", corrected.astype(np.float32))
+
+
+def _lost(graph: Graph, node: onnx.NodeProto, affine: Affine, rounded: np.ndarray) -> str:
     """Add the layer as integers would compute it, and return the mean over all but channels of what is missing."""
     result = node.output[0]
     names = {
@@ -90,25 +133,10 @@ def _lost(graph: Graph, node: onnx.NodeProto, affine: Affine, rounded: np.ndarra
     copy.output[0] = names["copy"]
     graph.nodes.append(copy)
     graph.add_node("Sub", [result, names["copy"]], names["missing"])
-    axes = [a for a in range(rank) if a != 1]
+    axes = [a for a in range(rounded.ndim) if a != 1]
     if graph.opset < 18:
         graph.add_node("ReduceMean", [names["missing"]], names["lost"], axes=axes, keepdims=0)
     else:
         over = graph.add_constant(f"{result}_axes", np.array(axes))
         graph.add_node("ReduceMean", [names["missing"], over], names["lost"], keepdims=0)
     return names["lost"]
-
-
-def closer(model: Model, candidates: list[Model], batches: Batches) -> Model:
-    """Return the candidate whose float outputs are nearest to the model's on the calibration data."""
-    sessions = [run.session(m.proto) for m in (model, *candidates)]
-    errors = np.zeros(len(candidates))
-    for feeds in islice(batches(), BATCHES):
-        wanted, *found = ([np.asarray(v) for v in session.run(None, feeds)] for session in sessions)
-        for index, values in enumerate(found):
-            errors[index] += sum(
-                float(np.square(a.astype(np.float64) - b).mean())
-                for a, b in zip(values, wanted, strict=True)
-                if b.dtype.kind == "f" and a.shape == b.shape
-            )
-    return candidates[int(errors.argmin())]

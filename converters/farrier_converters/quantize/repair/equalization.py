@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +19,27 @@ SCALE_LIMITS = (1e-4, 1e4)
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
+    """Two layers, with nothing between them but operators that scale as their input does, channel by channel."""
+
     first: onnx.NodeProto
     between: tuple[onnx.NodeProto, ...]
     second: onnx.NodeProto
+
+    @property
+    def tensors(self) -> list[str]:
+        """What flows between the two; the last one is what the second layer reads."""
+        return [node.output[0] for node in (self.first, *self.between)]
+
+    def divide(self, graph: Graph, scale: np.ndarray) -> None:
+        """Divide the channels of what flows between by `scale` [C]; the second layer's weights take it up."""
+        first, second = _weight(graph, self.first), _weight(graph, self.second)
+        _store(graph, self.first, 1, first / _along(scale, _axis(self.first), first.ndim))
+        bias = graph.constant(self.first.input[2]) if len(self.first.input) > 2 else None
+        if bias is not None:
+            _store(graph, self.first, 2, bias / scale)
+        axis = _input_axis(graph, self.second)
+        _store(graph, self.second, 1, second * _along(scale, axis, second.ndim))
 
 
 def equalize(graph: Graph, *, rounds: int) -> int:
@@ -29,13 +47,8 @@ def equalize(graph: Graph, *, rounds: int) -> int:
 
     The graph computes the same as before. Scaled tensors get new names. Returns the number of pairs.
     """
-    pairs = [pair for node in graph.nodes if (pair := _pair(graph, node)) is not None]
-    for pair in pairs:
-        for node in (pair.first, pair.second):
-            for position in range(1, len(node.input)):
-                value = graph.constant(node.input[position]) if node.input[position] else None
-                if value is not None:
-                    node.input[position] = graph.add_constant(f"{node.input[position]}_equalized", value)
+    pairs = find_pairs(graph)
+    own_constants(graph, pairs)
     for _ in range(rounds):
         if max((_balance(graph, pair) for pair in pairs), default=0.0) < SETTLED:
             break
@@ -48,7 +61,21 @@ def equalize(graph: Graph, *, rounds: int) -> int:
     return len(pairs)
 
 
-def _pair(graph: Graph, node: onnx.NodeProto) -> _Pair | None:
+def find_pairs(graph: Graph) -> list[Pair]:
+    """Return the pairs of layers in the graph's order."""
+    return [pair for node in graph.nodes if (pair := _pair(graph, node)) is not None]
+
+
+def own_constants(graph: Graph, pairs: Sequence[Pair]) -> None:
+    """Give each layer weights and biases of its own, so that no other node's change with them."""
+    for node in (node for pair in pairs for node in (pair.first, pair.second)):
+        for position in range(1, len(node.input)):
+            value = graph.constant(node.input[position]) if node.input[position] else None
+            if value is not None:
+                node.input[position] = graph.add_constant(f"{node.input[position]}_equalized", value)
+
+
+def _pair(graph: Graph, node: onnx.NodeProto) -> Pair | None:
     if not scalable(graph, node):
         return None
     between: list[onnx.NodeProto] = []
@@ -65,7 +92,7 @@ def _pair(graph: Graph, node: onnx.NodeProto) -> _Pair | None:
     depthwise = standard(reader, "Conv") and attribute(reader, "group", 1) == channels > 1
     if grouped or (depthwise and _weight(graph, reader).shape[0] != channels):
         return None
-    return _Pair(node, tuple(between), reader) if _inputs(graph, reader).size == channels else None
+    return Pair(node, tuple(between), reader) if _inputs(graph, reader).size == channels else None
 
 
 def scalable(graph: Graph, node: onnx.NodeProto) -> bool:
@@ -104,20 +131,14 @@ def _inputs(graph: Graph, node: onnx.NodeProto) -> np.ndarray:
     return _largest(_weight(graph, node), _input_axis(graph, node))
 
 
-def _balance(graph: Graph, pair: _Pair) -> float:
+def _balance(graph: Graph, pair: Pair) -> float:
     """Move scale between two layers once; return how far the scales were from one."""
-    first, second = _weight(graph, pair.first), _weight(graph, pair.second)
+    first = _weight(graph, pair.first)
     ours, theirs = _largest(first, _axis(pair.first)), _inputs(graph, pair.second)
     live = (ours > 0) & (theirs > 0)
     ratio = np.sqrt(np.where(live, ours, 1) / np.where(live, theirs, 1).astype(np.float64))
     scale = np.clip(ratio, *SCALE_LIMITS)
-    _store(graph, pair.first, 1, first / _along(scale, _axis(pair.first), first.ndim))
-    if len(pair.first.input) > 2 and pair.first.input[2]:
-        bias = graph.constant(pair.first.input[2])
-        assert bias is not None
-        _store(graph, pair.first, 2, bias / scale)
-    axis = _input_axis(graph, pair.second)
-    _store(graph, pair.second, 1, second * _along(scale, axis, second.ndim))
+    pair.divide(graph, scale)
     return float(np.abs(scale - 1).max())
 
 
