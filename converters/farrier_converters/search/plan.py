@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from farrier_contracts.errors import UsageError
@@ -87,20 +87,12 @@ def plan(target: Target, precisions: Sequence[str] | None = None) -> tuple[Candi
 def suit(steps: tuple[Step, ...], arithmetic: Arithmetic | None) -> tuple[Step, ...]:
     """Return the passes as an arithmetic needs them.
 
-    With one scale for all channels of a weight tensor, the channels are given like ranges before they are rounded, and
-    mean errors are taken back after.
+    With one scale for all channels of a weight tensor, the channels are given like ranges before they are rounded.
     """
     if arithmetic is None or arithmetic.per_channel:
         return steps
-    equalize, corrected = Step("equalize"), {"bias_correction": True}
     return tuple(
-        part
-        for step in steps
-        for part in (
-            (equalize, replace(step, options={**corrected, **step.options}))
-            if step.name == "int8"
-            else (step,)
-        )
+        part for step in steps for part in ((Step("equalize"), step) if step.name == "int8" else (step,))
     )
 
 
