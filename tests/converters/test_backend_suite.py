@@ -105,6 +105,9 @@ def test_case(name, tmp_path, apply, outputs):
     quantized = apply(fused, "int8", context=passes.Context(calibration=lambda: iter([_copy(feeds)])))
     found = outputs(quantized, _copy(feeds))
     assert [array.shape for array in found] == [array.shape for array in original]
+    context = passes.Context(calibration=lambda: iter([_copy(feeds)]))
+    balanced = apply(fused, "equalize", ("smooth", {"explicit": True}), context=context)
+    assert run.same(outputs(balanced, _copy(feeds)), original, tolerance=TOLERANCE)
     for step in (
         ("int8", {"fit": True}),
         ("int8-weights", {"smallest": 2}),
