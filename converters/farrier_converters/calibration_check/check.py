@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from ..data import RANDOM, Dataset
 from ..graph import run
 from ..model import Model
-from .hypotheses import CHANNELS, LAYOUT, MEAN, SCALE, Hypothesis, channel_axis, hypotheses
+from .answers import like_noise, one_class, swapped
+from .faults import FEW, NOISE, CheckSettings, Fault
+from .hypotheses import CHANNELS, LAYOUT, MEAN, SCALE, SHUFFLED, Hypothesis, channel_axis, hypotheses
 from .network import Listener, Reaction
 from .smoothness import smoothness
-
-FEW, NOISE, ONE_CLASS = "too few samples", "noise", "one class only"
-
-
-@dataclass(frozen=True)
-class CheckSettings:
-    """How much is looked at, and what counts as a fault."""
-
-    rows: int = 128
-    batch: int = 16
-    fewest: int = 16  # different rows
-    noisy: float = 0.2  # neighbours of pictures correlate by more than this
-    smoother: float = 0.1  # by so much does the right layout win
-    misfit: float = 0.15  # divergence from the stored statistics that is worth a question
-    mended: float = 0.6  # of the divergence may remain where a hypothesis is right
-    informed: float = 0.2  # so much more do answers tell where a hypothesis is right
-    least_information: float = 0.55  # of the most possible, where a hypothesis is right
-    surer: float = 3.0  # standard errors, between answers to rows with their channels swapped and not
-    closer: float = 0.93  # of the divergence may remain where swapped channels are right
-    one_class: float = 0.65  # share of the rows
-    shifted: float = 0.5  # standard deviations between the means of calibration and evaluation rows
-    stretched: float = 1.5  # times, between their standard deviations
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong with calibration rows, in one sentence that ends with what to do."""
-
-    kind: str
-    sentence: str
-    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 def check(
@@ -75,6 +43,10 @@ def check(
     try:
         listener = Listener(model)
         now = listener.react(_batches(calibration, name, settings, None))
+        if other is None and (smooth := smoothness(rows)) is not None and smooth < settings.noisy:
+            shuffled = listener.react(_batches(calibration, name, settings, SHUFFLED))
+            if like_noise(now, shuffled, settings):
+                return [*found, _noise_fault(smooth)]
         alike = other is not None  # moments that agree with the evaluation rows' leave channels to ask about
         heard = compared or _heard(listener, calibration, name, rows, now, settings, channels_only=alike)
         reference = None
@@ -82,7 +54,7 @@ def check(
             reference = listener.react(_batches(evaluation, name, settings, None))
     except run.runtime_errors():
         return [*found, *compared]
-    return [*found, *heard, *([] if heard else _one_class(now, reference, calibration, settings))]
+    return [*found, *heard, *([] if heard else one_class(now, reference, calibration, settings))]
 
 
 def _image_input(model: Model, data: Dataset) -> str | None:
@@ -134,13 +106,12 @@ def _noise(rows: np.ndarray, other: np.ndarray | None, settings: CheckSettings) 
     unlike = reference is not None and reference > settings.noisy + 2 * settings.smoother
     if smooth >= settings.noisy or not (unlike or (image and reference is None)):
         return []
-    return [
-        Fault(
-            NOISE,
-            f"calibration rows look like noise (neighbours correlate by {smooth:.2f}): give real inputs",
-            {"smoothness": smooth},
-        )
-    ]
+    return [_noise_fault(smooth)]
+
+
+def _noise_fault(smooth: float) -> Fault:
+    text = f"calibration rows look like noise (neighbours correlate by {smooth:.2f}): give real inputs"
+    return Fault(NOISE, text, {"smoothness": smooth})
 
 
 def _layout(rows: np.ndarray, settings: CheckSettings) -> list[Fault]:
@@ -205,7 +176,7 @@ def _heard(
         if hypothesis.kind != CHANNELS and not _doubtful(now, settings):
             continue
         then = listener.react(_batches(data, name, settings, hypothesis))
-        gain = _swapped(now, then, settings) if hypothesis.kind == CHANNELS else _gain(now, then, settings)
+        gain = swapped(now, then, settings) if hypothesis.kind == CHANNELS else _gain(now, then, settings)
         if gain > 0 and (best is None or gain > best[0]):
             best = (gain, hypothesis)
     if best is None:
@@ -235,42 +206,3 @@ def _gain(now: Reaction, then: Reaction, settings: CheckSettings) -> float:
     if now.information is None or then.information is None or then.information < settings.least_information:
         return 0.0
     return then.information - now.information - settings.informed
-
-
-def _swapped(now: Reaction, then: Reaction, settings: CheckSettings) -> float:
-    """Return a small gain where the network is surer, row by row, with the channels swapped, or fits them better."""
-    closer = 1.0
-    if now.misfit is not None and then.misfit is not None:
-        closer = then.misfit / max(now.misfit, 1e-12)
-    if now.confidence is None or then.confidence is None:
-        return 0.01 if closer < settings.closer else 0.0
-    surer = then.confidence - now.confidence
-    errors = float(surer.mean()) / max(float(surer.std()) / max(len(surer), 1) ** 0.5, 1e-12)
-    both = errors > 1 and closer < settings.closer
-    return 0.01 if both or (errors > settings.surer and closer <= 1) else 0.0
-
-
-def _one_class(
-    now: Reaction, reference: Reaction | None, data: Dataset, settings: CheckSettings
-) -> list[Fault]:
-    classes = now.classes
-    if data.labels is not None and np.issubdtype(data.labels.dtype, np.integer):
-        classes = data.labels[data.rows].reshape(-1)
-    if classes is None or len(classes) < 8:
-        return []
-    top = float(np.bincount(classes - classes.min()).max() / len(classes))
-    if top < settings.one_class or (reference is not None and _top(reference) >= settings.one_class):
-        return []
-    return [
-        Fault(
-            ONE_CLASS,
-            f"{top:.0%} of the calibration rows are of one class: give rows of every class that the model will meet",
-            {"share": top},
-        )
-    ]
-
-
-def _top(reaction: Reaction) -> float:
-    if reaction.classes is None:
-        return 0.0
-    return float(np.bincount(reaction.classes).max() / len(reaction.classes))

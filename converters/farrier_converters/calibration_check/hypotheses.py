@@ -23,6 +23,14 @@ class Hypothesis:
     mend: Callable[[np.ndarray], np.ndarray]
 
 
+def _shuffle(rows: np.ndarray) -> np.ndarray:
+    flat = rows.reshape(len(rows), -1)
+    return np.random.default_rng(0).permuted(flat, axis=1).reshape(rows.shape)
+
+
+SHUFFLED = Hypothesis("noise", "give real inputs", _shuffle)  # what noise would not mind
+
+
 def hypotheses(shape: tuple[int, ...], mean: float, deviation: float) -> Iterator[Hypothesis]:
     """Yield what may be wrong with rows of this shape (row axis first), mean and standard deviation."""
     axis = channel_axis(shape)

@@ -21,13 +21,15 @@ class Reaction:
 
     `classes`: the predicted class per row, None where the first output is no [N, C >= 3]; `information`: between rows
     and predictions, as a share of the most possible (0: the same answer to everything, 1: sure and different answers);
-    `confidence` the logarithm of each row's largest share.
+    `confidence` the logarithm of each row's largest share; `seconds` the class that comes second, per row.
     """
 
     misfit: float | None
     classes: np.ndarray | None
     information: float | None
     confidence: np.ndarray | None = None
+    seconds: np.ndarray | None = None
+    kinds: int = 0  # classes that there are
 
 
 class Listener:
@@ -76,11 +78,12 @@ def _divergence(sums: list, mean: np.ndarray, variance: np.ndarray) -> float:
     return float(np.log1p(kl).mean())
 
 
-def _answers(outputs: list[np.ndarray]) -> tuple[np.ndarray | None, float | None, np.ndarray | None]:
+def _answers(outputs: list[np.ndarray]) -> tuple:
+    """Return the fields of a reaction that the answers make, from `classes` on."""
     if not outputs or outputs[0].ndim != 2 or outputs[0].shape[1] < 3 or outputs[0].dtype.kind != "f":
-        return None, None, None
+        return None, None
     scores = np.concatenate(outputs).astype(np.float64)
-    classes = scores.argmax(axis=1)
+    seconds, classes = np.argsort(scores, axis=1, kind="stable")[:, -2:].T
     if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
         scores = np.log(np.maximum(scores, 1e-12))
     scores = scores - scores.mean(axis=1, keepdims=True)
@@ -92,7 +95,7 @@ def _answers(outputs: list[np.ndarray]) -> tuple[np.ndarray | None, float | None
     mean = shares.mean(axis=0)
     together = -(mean * np.log(np.maximum(mean, 1e-12))).sum()
     information = float((together - each) / np.log(scores.shape[1]))
-    return classes, information, np.log(np.maximum(shares.max(axis=1), 1e-12))
+    return classes, information, np.log(np.maximum(shares.max(axis=1), 1e-12)), seconds, scores.shape[1]
 
 
 def _with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
