@@ -57,17 +57,23 @@ def correct_by_means(writer: QdqWriter, model: Model, batches: Batches) -> int:
     """
     known = infer(model.proto).keys() - {spec.name for spec in model.inputs}
     layers = [node for node in _correctable(writer) if node.input[0] in known]
-    names = list(dict.fromkeys(node.input[0] for node in layers))
-    if not names:
+    probe, asked = Graph(model), dict[str, str]()
+    for node in layers:
+        weight = writer.graph.constant(node.input[1])
+        assert weight is not None
+        if node.input[0] not in asked:
+            asked[node.input[0]] = _channel_means(probe, node.input[0], weight.ndim)
+    if not asked:
         return 0
-    session = run.session(run.with_outputs(model.proto, names))
+    probe.outputs.extend(asked.values())  # keeps them alive
+    names = list(asked.values())
+    session = run.session(run.with_outputs(probe.build().proto, names))
     sums, count = [np.zeros(1)] * len(names), 0
     for feeds in batches():
         count += 1
-        found = (np.asarray(v) for v in session.run(names, feeds))
-        over = [v.mean(axis=(0, *range(2, v.ndim)), dtype=np.float64) for v in found]
-        sums = [s + v for s, v in zip(sums, over, strict=True)]
-    means = {name: total / max(count, 1) for name, total in zip(names, sums, strict=True)}
+        found = (np.asarray(v, np.float64).ravel() for v in session.run(names, feeds))
+        sums = [s + v for s, v in zip(sums, found, strict=True)]
+    means = {name: total / max(count, 1) for name, total in zip(asked, sums, strict=True)}
     for node in layers:
         _add(writer.graph, node, _missing(writer, node, means[node.input[0]]))
     return len(layers)
@@ -114,9 +120,7 @@ def _add(graph: Graph, node: onnx.NodeProto, lost: np.ndarray) -> None:
 def _lost(graph: Graph, node: onnx.NodeProto, affine: Affine, rounded: np.ndarray) -> str:
     """Add the layer as integers would compute it, and return the mean over all but channels of what is missing."""
     result = node.output[0]
-    names = {
-        n: graph.fresh(f"{result}_{n}") for n in ("clipped", "integers", "real", "copy", "missing", "lost")
-    }
+    names = {n: graph.fresh(f"{result}_{n}") for n in ("clipped", "integers", "real", "copy", "missing")}
     low, high = (float(affine.scale) * (q - affine.zero_point) for q in (0, affine.levels))
     limits = [graph.add_constant(f"{result}_{v}", np.array(v, np.float32)) for v in (low, high)]
     parameters = [
@@ -133,10 +137,15 @@ def _lost(graph: Graph, node: onnx.NodeProto, affine: Affine, rounded: np.ndarra
     copy.output[0] = names["copy"]
     graph.nodes.append(copy)
     graph.add_node("Sub", [result, names["copy"]], names["missing"])
-    axes = [a for a in range(rounded.ndim) if a != 1]
+    return _channel_means(graph, names["missing"], rounded.ndim)
+
+
+def _channel_means(graph: Graph, name: str, rank: int) -> str:
+    """Add the mean of a tensor over all axes but that of channels."""
+    result, axes = graph.fresh(f"{name}_means"), [a for a in range(rank) if a != 1]
     if graph.opset < 18:
-        graph.add_node("ReduceMean", [names["missing"]], names["lost"], axes=axes, keepdims=0)
+        graph.add_node("ReduceMean", [name], result, axes=axes, keepdims=0)
     else:
-        over = graph.add_constant(f"{result}_axes", np.array(axes))
-        graph.add_node("ReduceMean", [names["missing"], over], names["lost"], keepdims=0)
-    return names["lost"]
+        over = graph.add_constant(f"{name}_axes", np.array(axes))
+        graph.add_node("ReduceMean", [name, over], result, keepdims=0)
+    return result
