@@ -14,6 +14,7 @@ from farrier_contracts import targets
 from farrier_contracts.errors import UsageError
 from farrier_converters import passes, search
 from farrier_converters.search import Budget, Figures
+from farrier_converters.search.choose import SIZE_TOLERANCE
 
 TOLERANCE = search.LATENCY_TOLERANCE
 
@@ -60,7 +61,8 @@ def test_the_delivered_one_keeps_the_budget_is_no_regret_and_is_not_dominated(or
     for verdict in choice.verdicts:
         other = by_name[verdict.name]
         if verdict.feasible:
-            assert not (other.latency_ms < chosen.latency_ms and other.size_bytes < chosen.size_bytes)
+            smaller = other.size_bytes * (1 + SIZE_TOLERANCE) < chosen.size_bytes
+            assert not (other.latency_ms < chosen.latency_ms and smaller)
             assert chosen.latency_ms <= other.latency_ms * (1 + TOLERANCE)
 
 
@@ -88,6 +90,17 @@ def test_reasons_name_the_limit():
     choice = search.choose(original, others, Budget(max_latency_ms=1.0))
     assert choice.delivered is None
     assert choice.best == "tie"
+
+
+def test_of_files_about_as_fast_and_small_the_nearest_to_the_original_is_delivered():
+    original = Figures("original", 0.0, 10.0, 1000)
+    near, far = Figures("near", 0.001, 4.95, 288), Figures("far", 0.009, 4.9, 286)
+    choice = search.choose(original, [far, near], Budget())
+    reasons = {v.name: v.reason for v in choice.verdicts}
+    assert choice.delivered == "near"
+    assert "nearer to the original" in reasons["near"]
+    assert "drops more" in reasons["far"]
+    assert search.choose(original, [replace(far, size_bytes=250), near], Budget()).delivered == "far"
 
 
 @pytest.mark.parametrize(("text", "value"), [("1%", 0.01), ("0.01", 0.01), ("0", 0.0), (" 2.5 % ", 0.025)])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from .budget import Budget
 
 LATENCY_TOLERANCE = 0.05  # latencies closer than this are equal: the measurement cannot tell them apart
+SIZE_TOLERANCE = 0.03  # sizes closer than this are equal to whoever stores or sends the file
 DROP_TOLERANCE = 1e-9  # of arithmetic, not of measurement
 
 
@@ -53,7 +54,8 @@ def choose(
 ) -> Choice:
     """Deliver the fastest candidate within the budget that is no regret; ties go to the smaller file.
 
-    The baseline itself is always a candidate. Latencies within `tolerance` of the fastest are ties.
+    The baseline itself is always a candidate. Latencies within `tolerance` of the fastest are ties; among files about
+    as small, the one that drops least wins.
     """
     everyone = [baseline, *(c for c in candidates if c.name != baseline.name)]
     regrets = {c.name: regret(c, baseline, budget, tolerance=tolerance) for c in everyone}
@@ -92,10 +94,14 @@ def over_budget(c: Figures, budget: Budget) -> str | None:
 
 
 def fastest(candidates: Sequence[Figures], *, tolerance: float) -> Figures:
-    """Return the smallest of those that are as fast as the fastest, within the tolerance."""
+    """Return the smallest of those that are as fast as the fastest, and of those about as small the best."""
     limit = min(c.latency_ms for c in candidates) * (1 + tolerance)
     ties = [c for c in candidates if c.latency_ms <= limit]
-    return min(ties, key=lambda c: (c.size_bytes, c.latency_ms, c.drop))
+    small = min(c.size_bytes for c in ties) * (1 + SIZE_TOLERANCE)
+    return min(
+        (c for c in ties if c.size_bytes <= small),
+        key=lambda c: (max(c.drop, 0.0), c.size_bytes, c.latency_ms, c.drop),
+    )
 
 
 def _excess(c: Figures, budget: Budget) -> float:
@@ -113,7 +119,11 @@ def _comparison(c: Figures, best: Figures, feasible: Sequence[Figures], *, toler
     if c is best and best.latency_ms <= first.latency_ms:
         return "the fastest within the budget"
     if c is best:
-        return f"as fast as {first.name} within {tolerance:.0%}, and smaller"
+        nearer = max(best.drop, 0.0) < max(first.drop, 0.0)
+        much = best.size_bytes * (1 + SIZE_TOLERANCE) < first.size_bytes
+        gained = "nearer to the original" if nearer and not much else "smaller"
+        return f"as fast as {first.name} within {tolerance:.0%}, and {gained}"
     if c.latency_ms > first.latency_ms * (1 + tolerance):
         return f"slower than {best.name}"
-    return f"as fast as {best.name} within {tolerance:.0%}, but not smaller"
+    loses = max(c.drop, 0.0) > max(best.drop, 0.0) and c.size_bytes <= best.size_bytes * (1 + SIZE_TOLERANCE)
+    return f"as fast as {best.name} within {tolerance:.0%}, but " + ("drops more" if loses else "not smaller")
