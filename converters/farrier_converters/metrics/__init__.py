@@ -11,7 +11,7 @@ from farrier_contracts.errors import UsageError
 from .custom import load_function
 from .errors import Cosine, MeanAbsolute, MeanSquared, Perplexity
 from .model import Meter, Metric, drop
-from .reference import Agreement
+from .reference import Agreement, Likeness
 from .scores import F1, Accuracy, AreaUnderCurve, TopK
 
 __all__ = ["METRICS", "Meter", "Metric", "choose", "drop", "get"]
@@ -28,6 +28,7 @@ METRICS: dict[str, Metric] = {
         Metric("cosine", Cosine),
         Metric("perplexity", Perplexity, higher_is_better=False, relative=True),
         Metric("agreement", Agreement, needs_labels=False),
+        Metric("likeness", Likeness, needs_labels=False),
     )
 }
 
@@ -50,7 +51,7 @@ def get(name: str) -> Metric:
 def choose(labels: np.ndarray | None, *, made_up: bool = False) -> Metric:
     """Return the metric that labels of this kind call for where none was named; `made_up`: the inputs are noise."""
     if labels is None and made_up:
-        return Metric("agreement", lambda: Agreement(decisions=False), needs_labels=False)
+        return METRICS["likeness"]
     if labels is None:
         return METRICS["agreement"]
     whole = np.issubdtype(labels.dtype, np.integer) or labels.dtype == np.bool_

@@ -13,11 +13,11 @@ class Agreement:
     """The mean over outputs: equal best class where an output looks like a classifier's, else the cosine.
 
     An output of shape (rows, classes) looks like a classifier's where it holds probabilities or is the only one.
-    Without `decisions`, every output counts by its cosine: which class is best means nothing on made-up inputs.
     """
 
-    def __init__(self, *, decisions: bool = True) -> None:
-        self._decisions = decisions
+    decisions = True
+
+    def __init__(self) -> None:
         self._sum, self._count = 0.0, 0
 
     def add(self, outputs: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> None:
@@ -26,13 +26,19 @@ class Agreement:
             if output.shape != reference.shape:
                 self._count += len(reference)  # nothing agrees: the rows cannot even be laid side by side
                 continue
-            alike = _rows(output, reference, only=len(wanted) == 1, decisions=self._decisions)
+            alike = _rows(output, reference, only=len(wanted) == 1, decisions=self.decisions)
             self._sum += float(alike.sum())
             self._count += len(output)
 
     def value(self) -> float:
         """Return the agreement, 1 for the same answers."""
         return self._sum / self._count if self._count else 1.0
+
+
+class Likeness(Agreement):
+    """The same, with every output by its cosine: which class is best means nothing on made-up inputs."""
+
+    decisions = False
 
 
 def _rows(output: np.ndarray, reference: np.ndarray, *, only: bool, decisions: bool) -> np.ndarray:

@@ -30,7 +30,8 @@ UNFOLDED = 400  # characters
     "--train", type=click.Path(path_type=Path), help="Rows (.npz) for quantization-aware training (minutes)."
 )
 @click.option(
-    "--metric", help="accuracy, top5, auc, f1, mae, mse, cosine, perplexity, agreement or FILE.py:FUNCTION."
+    "--metric",
+    help="accuracy, top5, auc, f1, mae, mse, cosine, perplexity, agreement, likeness or FILE.py:FUNCTION.",
 )
 @click.option(
     "--max-drop", help="How much worse the metric may get, like 1% (the default; 5% without --data)."
