@@ -397,6 +397,11 @@ def bad_inputs(folder: Path, made: Path) -> dict[str, list[str]]:
     }
 
 
+def sentences(err: str) -> list[str]:
+    """Return what was said besides progress and notes."""
+    return [line for line in err.splitlines() if not line.endswith(" ...") and not line.startswith("note: ")]
+
+
 def test_bad_input_is_one_sentence_exit_two_and_no_file(made, tmp_path, capsys, monkeypatch):
     inputs, place = tmp_path / "inputs", tmp_path / "place"
     inputs.mkdir()
@@ -405,8 +410,7 @@ def test_bad_input_is_one_sentence_exit_two_and_no_file(made, tmp_path, capsys, 
     for what, arguments in bad_inputs(inputs, made).items():
         code = cli.main(["optimize", *arguments, "-o", str(place / "o")])
         captured = capsys.readouterr()
-        lines = captured.err.splitlines()
-        said = [line for line in lines if not line.endswith(" ...") and not line.startswith("note: ")]
+        said = sentences(captured.err)
         assert code == 2, (what, captured.err)
         assert len(said) == 1, (what, captured.err)
         assert said[0].startswith("farrier: "), what
@@ -448,7 +452,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(made, tiny_disk, capsys)
     code = cli.main(
         ["optimize", str(made / "net.onnx"), "--data", str(made / "data.npz"), "-o", str(tiny_disk / "o")]
     )
-    said = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" ...")]
+    said = sentences(capsys.readouterr().err)
     assert code in (1, 2)
     assert len(said) == 1
     assert "disk is full" in said[0] or "No space left" in said[0]
