@@ -261,7 +261,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def refused(line: str, place: Path, code: int, words: str) -> None:
-    """Type a line in `place`; it must end with `code` and, besides progress and notes, say one sentence that holds `words`."""
+    """Type a line in `place`; it must end with `code` and say one sentence that holds `words`, besides notes."""
     program, *arguments = shlex.split(line)
     done = subprocess.run(
         [sys.executable, "-m", PROGRAMS[program], *arguments],
