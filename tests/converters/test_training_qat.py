@@ -24,7 +24,7 @@ from farrier_converters.training.ops.quantized import fake_quantize  # noqa: E40
 
 ASSETS = Path(__file__).resolve().parents[2] / "sdk" / "farrier" / "showcase" / "assets"
 TARGET = Arithmetic("u8", 8)
-LOW_BITS = Int8Options(weight_bits=2, activation_bits=4, wide_edges=True)
+LOW_BITS = Int8Options(weight_bits=2, activation_bits=2, wide_edges=True)
 ROUNDING = Int8Options(weight_bits=3)
 
 
