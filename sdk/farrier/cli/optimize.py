@@ -34,7 +34,7 @@ UNFOLDED = 400  # characters
     help="accuracy, top5, auc, f1, mae, mse, cosine, perplexity, agreement, likeness or FILE.py:FUNCTION.",
 )
 @click.option(
-    "--max-drop", help="How much worse the metric may get, like 1% (the default; 5% without --data)."
+    "--max-drop", help="How much worse the metric may get, like 1% (the default; 10% without --data)."
 )
 @click.option("--max-latency", help="Median time of a run, like 8ms.")
 @click.option("--max-size", help="Size of the artifact, like 4MB.")

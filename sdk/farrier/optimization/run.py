@@ -29,7 +29,7 @@ from .recipe import ORIGINAL
 from .result import REFERENCE, Entry, Result
 from .trial import Progress
 
-MADE_UP_DROP = 0.05  # noise shows whether a model is broken, not how many points it loses
+MADE_UP_DROP = 0.1  # noise shows whether a model is broken, not how many points it loses
 NOTE = "note: "  # what a stage begins with that is to be read, not waited for
 NOISY_SPREAD = 0.25  # of the rounds' medians; above it the report says that the machine was busy
 
@@ -70,7 +70,7 @@ def optimize(
 ) -> Result:
     """Fit a model to a target within a budget, and write the delivered bundle and report into `out`.
 
-    `max_drop` is a share (0.01) or "1%" (None: 1 %, or 5 % where inputs are made up), `max_latency`
+    `max_drop` is a share (0.01) or "1%" (None: 1 %, or 10 % where inputs are made up), `max_latency`
     milliseconds or "8ms", `max_size` bytes or "4MB". `precision` ("int8" or "int8,fp16", or a sequence) is
     tried instead of what suits target and model. `train` names rows for quantization-aware training, with
     labels or without. `locked` rebuilds what a former run delivered, without measuring again.
