@@ -16,6 +16,7 @@ from .diagnose import diagnose, output_db
 from .facts import Facts
 from .pairs import left_out
 from .probe import LayerSums, ProbeSettings, decibels, probe
+from .processors import pair_saturation
 from .share import ShareSettings, shares
 
 VERSION = 1
@@ -29,6 +30,7 @@ class CompareSettings:
     batch: int = 16  # rows a run, where the models leave that free
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     share: ShareSettings = field(default_factory=ShareSettings)
+    emulated: int = 8  # rows on which B is tried in the integers of other x86 processors; 0: not at all
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,11 @@ def drop_report(
         progress=lambda share: progress("finding each layer's share", 0.7 + 0.3 * share),
     )
     facts = Facts(probed, found)
-    return DropReport(output_db(facts), facts, tuple(diagnose(facts)), len(rows))
+    findings = diagnose(facts)
+    if settings.emulated:
+        elsewhere = pair_saturation(a, b, evenly(data, max(settings.emulated, data.fixed_batch or 1)))
+        findings = [*([elsewhere] if elsewhere is not None else []), *findings]
+    return DropReport(output_db(facts), facts, tuple(findings), len(rows))
 
 
 def evenly(data: Dataset, rows: int) -> Dataset:

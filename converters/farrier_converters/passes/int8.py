@@ -59,6 +59,8 @@ class Int8Options:
     of the calibration rows: least squared error is best for most, but it cuts off what is rare, and in a detector
     the rare activations are the detections.
 
+    `methods` gives single tensors (by name) a range method of their own.
+
     `even` divides the channels in front of depthwise convolutions to one size (see `repair.evening`), where weights
     have a scale per channel. `bias_correction` takes mean errors back (see `repair.bias`): where outputs come nearer
     to float so, or, without data, by the means that the twin of the network has.
@@ -83,6 +85,7 @@ class Int8Options:
     """
 
     method: str = AUTO
+    methods: Mapping[str, str] = field(default_factory=dict)
     percentile: float = 99.999
     exclude: tuple[str, ...] = ()
     stem: bool = True
@@ -106,6 +109,11 @@ class Int8Options:
             if getattr(self, name) not in known:
                 raise UsageError(
                     f"unknown range {name} {getattr(self, name)!r}; choose one of: {', '.join(known)}"
+                )
+        for name, method in self.methods.items():
+            if method not in METHODS:
+                raise UsageError(
+                    f"unknown range method {method!r} for {name}; choose one of: {', '.join(METHODS)}"
                 )
         for name in ("weight_bits", "activation_bits"):
             if getattr(self, name) not in BITS and (name, getattr(self, name)) != ("weight_bits", None):
@@ -232,7 +240,7 @@ def _quantized(model: Model, options: Int8Options, context: Context, *, correcti
     observers = _observed(model, graph, plan, options, replace(context, twin=twin, statistics=statistics))
     ranges = {
         name: observer.range(
-            options.method,
+            options.methods.get(name, options.method),
             percentile=options.percentile,
             bits=widths.activation([name]),
             symmetric=arithmetic.symmetric_activations,

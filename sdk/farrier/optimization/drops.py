@@ -32,7 +32,7 @@ def of(job: Job, built: Built) -> dict[str, Any] | None:
     rows = _rows(data, REPORT_ELEMENTS, REPORT_LEAST_ROWS)
     layers = int(np.clip(SHARE_BYTES // job.model.proto.ByteSize(), SHARE_LEAST_LAYERS, SHARE_LAYERS))
     share = ShareSettings(layers=layers, rows=min(rows, SHARE_ROWS))
-    settings = CompareSettings(rows=rows, share=share)
+    settings = CompareSettings(rows=rows, share=share, emulated=0)  # the search has predicted that
     try:
         report = drop_report(job.model, built.model, data, settings=settings)
     except InputError:
