@@ -46,11 +46,10 @@ def data(positive):
 
 def test_saturating_pairs_are_a_cause_and_seven_bits_cure_them(positive, data, apply):
     found = drop_report(positive, _quantized(apply, positive), data, settings=SETTINGS).findings
-    assert found[0].cause == "16-bit saturation"
-    assert found[0].place.node == "first_layer"
-    assert found[0].numbers["snr_db"] > found[0].numbers["snr_db_without_vnni"] + 3
-    bits = found[0].cure.weight_bits
-    cured = _quantized(apply, positive, weight_bits=bits)
+    (pairs,) = [f for f in found if f.cause == "16-bit saturation"]
+    assert pairs.place.node == "first_layer"
+    assert pairs.numbers["snr_db"] > pairs.numbers["snr_db_without_vnni"] + 3
+    cured = _quantized(apply, positive, weight_bits=pairs.cure.weight_bits)
     after = drop_report(positive, cured, data, settings=SETTINGS).findings
     assert "16-bit saturation" not in [f.cause for f in after]
     outputs = [

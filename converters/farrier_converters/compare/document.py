@@ -102,7 +102,7 @@ def drop_report(
     findings = diagnose(facts)
     if settings.emulated:
         elsewhere = pair_saturation(a, b, evenly(data, max(settings.emulated, data.fixed_batch or 1)))
-        findings = [*([elsewhere] if elsewhere is not None else []), *findings]
+        findings = [*findings, *([elsewhere] if elsewhere is not None else [])]  # no part of the loss here
     return DropReport(output_db(facts), facts, tuple(findings), len(rows))
 
 
