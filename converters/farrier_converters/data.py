@@ -35,7 +35,7 @@ class DataSettings:
     calibration_share: float = 0.2  # of the rows where --calib is not given
     split_from_rows: int = 20  # with fewer rows the same ones calibrate and evaluate
     random_rows: int = 64  # made where no data is given
-    random_elements: int = 1 << 22  # of them all: fewer rows of larger inputs
+    random_elements: int = 1 << 21  # of them all: fewer rows of larger inputs
     least_random_rows: int = 16
     random_dimension: int = 16  # for a free dimension that is not the batch
     random_image_side: int = 224  # for free spatial dimensions of a 4-D input

@@ -91,7 +91,7 @@ def test_batch_norms_of_the_twin_give_beta_and_gamma(make_model, opset):
     noise = data.random(model.inputs)
     twin = datafree.twin(model, _batches(noise))
     assert {t for n in twin.proto.graph.node for t in n.output} == {"c", "n", "y"}
-    found = run.session(run.with_outputs(twin.proto, ["n"])).run(["n"], noise.feed(noise.rows))[0]
+    found = run.session(run.up_to(twin.proto, ["n"])).run(["n"], noise.feed(noise.rows))[0]
     assert found.mean(axis=(0, 2, 3)) == pytest.approx(constants["beta"], abs=0.05)
     assert found.std(axis=(0, 2, 3)) == pytest.approx(constants["gamma"], rel=0.05)
 
@@ -101,7 +101,7 @@ def test_inputs_get_the_moments_that_the_first_batch_norm_was_trained_with(make_
     rng = np.random.default_rng(2)
     real = (rng.standard_normal((64, 2, 20, 20)) * 30 + offset).astype(np.float32)
     model, _ = _normed(make_model, np.zeros(6), np.ones(6))
-    seen = run.session(run.with_outputs(model.proto, ["c"])).run(["c"], {"x": real})[0]
+    seen = run.session(run.up_to(model.proto, ["c"])).run(["c"], {"x": real})[0]
     trained, _ = _normed(make_model, seen.mean(axis=(0, 2, 3)), seen.var(axis=(0, 2, 3)))
     made = datafree.imagine(trained).arrays["x"]
     assert abs(made.mean() - offset) < 12
@@ -123,9 +123,7 @@ def test_layers_without_batch_norm_are_brought_to_customary_moments(make_model, 
     made = datafree.imagine(model)
     twin = datafree.twin(model, _batches(made))
     names = ["c0", "c1", "c2"]
-    first, second, last_one = run.session(run.with_outputs(twin.proto, names)).run(
-        names, made.feed(made.rows)
-    )
+    first, second, last_one = run.session(run.up_to(twin.proto, names)).run(names, made.feed(made.rows))
     for values in (first, second):
         assert (np.abs(values.mean(axis=(0, 2, 3))) < 1.1).all()
         deviation = values.std(axis=(0, 2, 3))

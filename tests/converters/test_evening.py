@@ -75,7 +75,7 @@ def quantized(source: model.Model, context: passes.Context, **options) -> model.
 
 
 def values(source: model.Model, names: list[str]) -> list[np.ndarray]:
-    session = run.session(run.with_outputs(source.proto, names))
+    session = run.session(run.up_to(source.proto, names))
     return [np.asarray(v) for v in session.run(names, {"x": ROWS})]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from ..graph import run
 from ..graph.edit import Graph, replace, standard
 from ..model import Model
 from .pairs import Pair
@@ -19,14 +20,13 @@ BEFORE = "/before"
 
 
 def with_outputs(proto: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """Return a copy of a graph that gives these tensors as well; the engine infers their types."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    known = {value.name for value in (*proto.graph.output,)}
-    copy.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in known
-    )
-    return copy
+    """Return the part of a graph that gives these tensors (or else its first output); the engine infers their types."""
+    part = run.up_to(proto, list(names) or [proto.graph.output[0].name])
+    known = {value.name for value in proto.graph.output}
+    for value in part.graph.output:
+        if value.name not in known:
+            value.ClearField("type")
+    return part
 
 
 def forced(

@@ -31,8 +31,8 @@ MOST_DB = 150.0  # what stands for "no error at all"
 class ProbeSettings:
     """What bounds memory and time of a comparison."""
 
-    chunk_elements: int = 1 << 22  # per row, of tensors looked at in one run: more take several runs
-    threads: int = 1
+    chunk_elements: int = 1 << 23  # per row, of tensors looked at in one run: more take several runs
+    threads: int = run.THREADS
 
 
 @dataclass

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..graph import run
 from .forced import FORCED, NOISE, forced, noisy, with_outputs
 from .probe import Probed, call, open_session
 
@@ -17,7 +18,7 @@ class ShareSettings:
 
     layers: int = 64  # at most, those with the most own error; the rest counts as nothing
     rows: int = 16  # at most, in one run
-    threads: int = 1
+    threads: int = run.THREADS
 
 
 def shares(

@@ -8,12 +8,11 @@ from itertools import islice
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from farrier_contracts.errors import InputError
 
 from . import run
-from .types import FLOAT, TensorType, infer
+from .types import TensorType, infer
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class ExtremesSettings:
     batches: int = 8  # of the data at most
     values: int = 1 << 21  # of the data's elements, after which no further batch is looked at; one always is
     chunk_elements: int = 1 << 24  # fetched in one run, for a batch of one
-    threads: int = 1
+    threads: int = run.THREADS
 
 
 def largest_magnitudes(
@@ -40,7 +39,7 @@ def largest_magnitudes(
     inputs = {value.name for value in proto.graph.input}
     found = dict.fromkeys(tensors, 0.0)
     for chunk in _chunks(infer(proto), [name for name in tensors if name not in inputs], settings):
-        session = run.session(_with_outputs(proto, chunk), threads=settings.threads)
+        session = run.session(run.up_to(proto, chunk), threads=settings.threads)
         for feeds in _some(batches(), settings):
             try:
                 values = session.run(chunk, feeds)
@@ -83,11 +82,3 @@ def _chunks(types: dict[str, TensorType], tensors: list[str], settings: Extremes
         chunks[-1].append(name)
         total += elements
     return chunks
-
-
-def _with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    del copy.graph.output[:]
-    copy.graph.output.extend(helper.make_tensor_value_info(name, FLOAT, None) for name in names)
-    return copy

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from contextlib import suppress
-from functools import cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,25 +15,39 @@ from farrier_contracts.errors import InputError
 from farrier_contracts.tensors import NUMPY_NAMES
 
 from ..model import Model
+from .edit import reads
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-MMAP_THRESHOLD = -3  # of mallopt(3)
-MAPPED_BYTES = 1 << 18
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of mallopt(3)
+MAPPED_BYTES, HEAP_BYTES = 1 << 18, 1 << 25
+THREADS = 2  # where whole networks run many rows; sums are split by row, so that their number changes no bit
 QUIET = 4  # ONNX Runtime's severity "fatal": its errors arrive as exceptions anyway
 
 
-@cache
-def map_large_blocks() -> None:
-    """Have glibc map every block of `MAPPED_BYTES` on its own, for the rest of the process.
+@contextmanager
+def large_blocks_mapped() -> Iterator[None]:
+    """Have glibc map every block of `MAPPED_BYTES` on its own meanwhile, so that freed tensors leave no holes.
 
     Left alone, it raises that limit with each larger block that is freed, and tensors then leave holes in the heap: the
-    same calibration of a face detector peaked between 160 and 250 MiB from run to run, now at 144. Other C libraries
-    do without.
+    same calibration of a face detector peaked between 160 and 250 MiB from run to run, now at 144. Mapping costs a page
+    fault for each page that is touched, so afterwards the limits are those that glibc itself ends up with. Other C
+    libraries do without.
     """
+    _limit_heap(MAPPED_BYTES, MAPPED_BYTES)
+    try:
+        yield
+    finally:
+        _limit_heap(HEAP_BYTES, 2 * HEAP_BYTES)
+
+
+def _limit_heap(mapped: int, kept: int) -> None:
+    """Map blocks from `mapped` bytes on; keep at most `kept` free bytes at the end of the heap."""
     with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, MAPPED_BYTES)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(MMAP_THRESHOLD, mapped)
+        libc.mallopt(TRIM_THRESHOLD, kept)
 
 
 def session(proto: onnx.ModelProto, *, threads: int = 1, optimize: bool = True) -> InferenceSession:
@@ -50,17 +63,29 @@ def session(proto: onnx.ModelProto, *, threads: int = 1, optimize: bool = True) 
     return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """Return a copy of a graph that also puts out these float32 tensors."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    known = {value.name for value in proto.graph.output}
-    copy.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+def up_to(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """Return the part of a graph that these float32 tensors need, with them as its outputs, in this order.
+
+    The engine would compute every node of a graph, whatever is asked for.
+    """
+    wanted, nodes = set(names), []
+    for node in reversed(proto.graph.node):
+        if wanted.intersection(node.output):
+            wanted |= reads(node)
+            nodes.append(node)
+    known = {value.name: value for value in proto.graph.output}
+    part = onnx.ModelProto(ir_version=proto.ir_version)
+    part.opset_import.extend(proto.opset_import)
+    part.functions.extend(proto.functions)
+    part.graph.name = proto.graph.name
+    part.graph.input.extend(proto.graph.input)
+    part.graph.node.extend(nodes[::-1])
+    part.graph.initializer.extend(tensor for tensor in proto.graph.initializer if tensor.name in wanted)
+    part.graph.output.extend(
+        known.get(name) or onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
         for name in dict.fromkeys(names)
-        if name not in known
     )
-    return copy
+    return part
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:

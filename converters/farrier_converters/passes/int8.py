@@ -14,7 +14,6 @@ from farrier_contracts.targets import Arithmetic
 
 from ..graph import fours
 from ..graph.edit import Graph
-from ..graph.run import map_large_blocks
 from ..graph.types import infer
 from ..graph.upgrade import CannotUpgradeError, upgrade
 from ..model import Model, opset
@@ -142,7 +141,6 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
     comes back in float, with the reasons in its nodes. Raises InputError for weights, activations or data that
     cannot be used, UsageError for missing data.
     """
-    map_large_blocks()
     if context.statistics is None:
         context = replace(context, statistics={})
     found = _best(model, options, context)

@@ -22,7 +22,7 @@ class CalibrationSettings:
     """What bounds the memory: the model runs several times when its tensors are too many for one run."""
 
     chunk_elements: int = 1 << 24  # elements observed in one run, for a batch of one
-    threads: int = 1
+    threads: int = run.THREADS
     folder: Path | None = None  # where unfinished statistics are kept; a killed run goes on from there
     checkpoint_s: float = 5.0  # between two times that they are written
 
@@ -59,14 +59,15 @@ def observe(
         )
         for chunk in (_chunks(source, names, settings) if names else [])
     ]
-    for number, (source, chunk) in enumerate(chunks):
-        _observe_chunk(
-            source,
-            [found[name] for name in chunk],
-            batches=batches,
-            progress=lambda share, n=number: progress("calibrate", (n + share) / len(chunks)),
-            settings=settings,
-        )
+    with run.large_blocks_mapped():
+        for number, (source, chunk) in enumerate(chunks):
+            _observe_chunk(
+                source,
+                [found[name] for name in chunk],
+                batches=batches,
+                progress=lambda share, n=number: progress("calibrate", (n + share) / len(chunks)),
+                settings=settings,
+            )
     return {name: found[name] for name in tensors}
 
 
@@ -85,7 +86,7 @@ def _observe_chunk(
         settings.folder, model.proto, [o.name for o in observers], interval_s=settings.checkpoint_s
     )
     count, stream = saved.resume(batches, observers)
-    session = run.session(run.with_outputs(model.proto, names), threads=settings.threads)
+    session = run.session(run.up_to(model.proto, names), threads=settings.threads)
     for feeds in stream:
         try:
             values = session.run(names, feeds)

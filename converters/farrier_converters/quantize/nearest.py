@@ -21,7 +21,7 @@ class NearestSettings:
     rows: int = 64
     values: int = 1 << 22
     margin: float = 0.03  # of the first one's error: nearer than that is no reason to leave it
-    threads: int = 1
+    threads: int = run.THREADS
 
 
 def nearest(

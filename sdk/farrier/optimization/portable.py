@@ -121,13 +121,16 @@ def look(
 ) -> list[Outlook]:
     """Predict every integer candidate among these builds in every arithmetic; failures become reasons."""
     chosen = [b for b in builds.values() if b.candidate.name != ORIGINAL and _integer(b)]
-    found = []
-    for index, built in enumerate(chosen):
-        progress(f"emulating {built.candidate.name} on other processors", index / len(chosen))
-        try:
-            found.append(_outlook(job, built, original, settings))
-        except (FarrierError, EngineFailure) as error:
-            found.append(Outlook(built.candidate.name, failure=str(error)))
+    found: list[Outlook] = []
+    with tempfile.TemporaryDirectory() as folder:
+        rows: _Rows | None = None
+        for index, built in enumerate(chosen):
+            progress(f"emulating {built.candidate.name} on other processors", index / len(chosen))
+            try:
+                rows = rows or _rows(job, built, original, Path(folder), settings)
+                found.append(_outlook(job, built, rows))
+            except (FarrierError, EngineFailure) as error:
+                found.append(Outlook(built.candidate.name, failure=str(error)))
     return found
 
 
@@ -211,37 +214,51 @@ def _integer(built: Built) -> bool:
     return precision_of(built.model) == QUANTIZED and "QuantizeLinear" in ops
 
 
-def _outlook(job: Job, built: Built, original: Built, settings: PortableSettings) -> Outlook:
-    arithmetic = built.candidate.toolchain.arithmetic or ARITHMETICS["x86-vnni"]
-    data = _rows(job, built, settings)
-    batch = data.fixed_batch or min(settings.batch, len(data))
-    metric = job.metric
-    with tempfile.TemporaryDirectory() as folder, original.judge(job.settings.trial.child) as child:
-        reference = None if metric.needs_labels else record(child, data, Path(folder), batch=batch)
-        baseline = evaluate(child, data, metric, batch=batch, reference=reference)
-        scores = _scores(job, built, data, metric, batch=batch, reference=reference)
-    return Outlook(
-        built.candidate.name,
-        len(data),
-        baseline,
-        tuple(
-            Prediction(
-                name, value, metrics.drop(metric, baseline, value), found.saturated, found.pairs, as_it_is
-            )
-            for name, (value, found, as_it_is) in scores.items()
-        ),
-        family(arithmetic),
-    )
+@dataclass(frozen=True)
+class _Rows:
+    """What every candidate is emulated on, and what the original makes of it."""
+
+    data: Dataset
+    batch: int
+    reference: Reference | None
+    baseline: float
 
 
-def _rows(job: Job, built: Built, settings: PortableSettings) -> Dataset:
-    """Return as many of the first evaluation rows as the work allows, at least one run's."""
+def _rows(job: Job, built: Built, original: Built, folder: Path, settings: PortableSettings) -> _Rows:
+    """Take as many of the first evaluation rows as the work of a candidate allows, at least one run's."""
     data = job.rows.evaluation
     emulator = Emulator(built.model, ARITHMETICS["x86-vnni"])
     least = data.fixed_batch or 1
     emulator.run(data.feed(data.rows[:least] if len(data) >= least else data.rows))
     runs = int(settings.multiply_adds // max(emulator.multiply_adds, 1))
-    return data.take(data.rows[: max(least, min(settings.rows, runs * least))])
+    data = data.take(data.rows[: max(least, min(settings.rows, runs * least))])
+    batch = data.fixed_batch or min(settings.batch, len(data))
+    with original.judge(job.settings.trial.child) as child:
+        reference = None if job.metric.needs_labels else record(child, data, folder, batch=batch)
+        baseline = evaluate(child, data, job.metric, batch=batch, reference=reference)
+    return _Rows(data, batch, reference, baseline)
+
+
+def _outlook(job: Job, built: Built, rows: _Rows) -> Outlook:
+    arithmetic = built.candidate.toolchain.arithmetic or ARITHMETICS["x86-vnni"]
+    scores = _scores(job, built, rows)
+    return Outlook(
+        built.candidate.name,
+        len(rows.data),
+        rows.baseline,
+        tuple(
+            Prediction(
+                name,
+                value,
+                metrics.drop(job.metric, rows.baseline, value),
+                found.saturated,
+                found.pairs,
+                as_it_is,
+            )
+            for name, (value, found, as_it_is) in scores.items()
+        ),
+        family(arithmetic),
+    )
 
 
 def _made_for(job: Job, built: Built, arithmetic: Arithmetic) -> Model:
@@ -267,16 +284,14 @@ def _silent(_stage: str, _share: float) -> None:
     pass
 
 
-def _scores(
-    job: Job, built: Built, data: Dataset, metric: metrics.Metric, *, batch: int, reference: Reference | None
-) -> dict[str, tuple[float, Saturation, bool]]:
+def _scores(job: Job, built: Built, rows: _Rows) -> dict[str, tuple[float, Saturation, bool]]:
     """Return the metric in every arithmetic; those that cannot differ are emulated once."""
 
     def score(arithmetic: Arithmetic) -> tuple[float, Saturation, bool]:
         as_it_is = fits(built.model, arithmetic)
         model = built.model if as_it_is else _made_for(job, built, arithmetic)
         emulator = Emulator(model, arithmetic)
-        value = evaluate(emulator, data, metric, batch=batch, reference=reference)
+        value = evaluate(emulator, rows.data, job.metric, batch=rows.batch, reference=rows.reference)
         return value, sum(emulator.saturation.values(), Saturation()), as_it_is
 
     found: dict[str, tuple[float, Saturation, bool]] = {}

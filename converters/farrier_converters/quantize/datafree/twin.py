@@ -60,7 +60,7 @@ def twin(model: Model, batches: Callable[[], Iterator[dict[str, np.ndarray]]]) -
     if not layers:
         return None
     names = [name for layer in layers for name in (layer.mean, layer.variance)]
-    session = run.session(run.with_outputs(live.build().proto, names))
+    session = run.session(run.up_to(live.build().proto, names), threads=run.THREADS)
     try:
         found = [session.run(names, feeds) for feeds in batches()]
     except run.runtime_errors():

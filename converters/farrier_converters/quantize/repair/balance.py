@@ -92,7 +92,7 @@ def measure(model: Model, names: list[str], batches: Batches) -> dict[str, Exten
     probe = Graph(model)
     asked = [reduced for name in names for reduced in _reduced(probe, name)]
     probe.outputs.extend(asked)  # keeps them alive
-    session = run.session(run.with_outputs(probe.build().proto, asked))
+    session = run.session(run.up_to(probe.build().proto, asked), threads=run.THREADS)
     peaks: list[np.ndarray] = []
     squares: list[np.ndarray] = []
     count = 0

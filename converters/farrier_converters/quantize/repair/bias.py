@@ -38,7 +38,7 @@ def correct(writer: QdqWriter, batches: Batches, settings: NearestSettings = ROW
     if not layers:
         return 0
     probe.outputs.extend(layers)  # keeps them alive
-    session = run.session(run.with_outputs(probe.build().proto, list(layers)))
+    session = run.session(run.up_to(probe.build().proto, list(layers)), threads=run.THREADS)
     total = [np.zeros(1)] * len(layers)
     count = 0
     for feeds in limited(batches(), settings):
@@ -67,7 +67,7 @@ def correct_by_means(writer: QdqWriter, model: Model, batches: Batches) -> int:
         return 0
     probe.outputs.extend(asked.values())  # keeps them alive
     names = list(asked.values())
-    session = run.session(run.with_outputs(probe.build().proto, names))
+    session = run.session(run.up_to(probe.build().proto, names), threads=run.THREADS)
     sums, count = [np.zeros(1)] * len(names), 0
     for feeds in batches():
         count += 1

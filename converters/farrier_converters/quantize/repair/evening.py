@@ -37,7 +37,7 @@ def uneven(model: Model) -> list[str]:
 
 def sizes(model: Model, tensors: list[str], batches: Batches) -> dict[str, np.ndarray]:
     """Return the size [C] of each channel of some tensors over all batches, as a share of the largest one's."""
-    session = run.session(run.with_outputs(model.proto, tensors))
+    session = run.session(run.up_to(model.proto, tensors), threads=run.THREADS)
     found: dict[str, np.ndarray] = {}
     for feeds in batches():
         try:

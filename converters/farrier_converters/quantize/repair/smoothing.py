@@ -51,7 +51,7 @@ def peaks(model: Model, channels: Mapping[str, int], batches: Batches) -> dict[s
     probe = Graph(model)
     asked = {_reduced(probe, name, count): name for name, count in channels.items()}
     probe.outputs.extend(asked)  # keeps them alive
-    session = run.session(run.with_outputs(probe.build().proto, list(asked)))
+    session = run.session(run.up_to(probe.build().proto, list(asked)), threads=run.THREADS)
     found = {name: np.zeros(count, np.float32) for name, count in channels.items()}
     batch = None
     for batch in batches():
