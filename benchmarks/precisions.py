@@ -1,18 +1,18 @@
 """What each precision is worth: file size, time and loss, on a convolution net and two transformers; file sizes.
 
-    python benchmarks/precisions.py [--shared-data ../shared/data] [--sizes-only]
+    python benchmarks/precisions.py [--shared-data ../shared/data] [--sizes-only] [--only resnet20]
 
-First a table for docs/quantization.md: nets of the zoo in every precision that `farrier optimize --precision` knows, on
-their own calibration and evaluation rows, latencies taken in turns (batch 1, one thread). Then the sizes of networks
-above 1 MB whose weights dominate, in INT8 and in INT4, against the float file as it came. The figures are the least
-ratios; the last line is INT4's.
+First a table for docs/quantization.md: nets of the zoo in every precision that `farrier optimize --precision` knows and
+that needs no rows to train on (`--precisions` names others), on their own calibration and evaluation rows, latencies
+taken in turns (batch 1, one thread). Then the sizes of networks above 1 MB whose weights dominate, in INT8 and in INT4,
+against the float file as it came. The figures are the least ratios; the last line is INT4's.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import networks
@@ -46,20 +46,20 @@ def build(source: model.Model, candidate: Candidate, batches: list[dict[str, np.
     return shrink(source)
 
 
-def candidates() -> list[Candidate]:
+def candidates(names: Iterable[str] = tuple(WAYS)) -> list[Candidate]:
     """Return the first way to each precision on this machine."""
-    return [next(c for c in plan(targets.host(), [name]) if c.precision == name) for name in WAYS]
+    return [next(c for c in plan(targets.host(), [name]) if c.precision == name) for name in names]
 
 
-def table(net: Net, store: Store) -> None:
-    """Print one net in every precision."""
+def table(net: Net, store: Store, precisions: list[str]) -> None:
+    """Print one net in these precisions."""
     print(f"\n{net.name}: {net.rows} answers, {net.metric}")
     print("| precision | size | smaller | time | faster | loss, points |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         contest = Contest(net, store, Path(folder))
         source = model.load(net.path)
         paths = {"float": net.path}
-        for candidate in candidates():
+        for candidate in candidates(precisions):
             paths[candidate.name] = Path(folder) / f"{candidate.name}.onnx"
             model.save(build(source, candidate, net.stacked()), paths[candidate.name])
         times = contest.latencies(paths, ROUNDS)
@@ -118,11 +118,13 @@ def main() -> None:
     arguments.add_argument("--shared-data", type=Path, default=ROOT.parent / "shared" / "data")
     arguments.add_argument("--cache", type=Path, default=DEFAULT)
     arguments.add_argument("--sizes-only", action="store_true")
+    arguments.add_argument("--only", default=",".join(TABLE), help="nets of the table, separated by commas")
+    arguments.add_argument("--precisions", default=",".join(w for w in WAYS if not w.endswith("qat")))
     given = arguments.parse_args()
     store = Store(given.shared_data, given.cache)
-    for name in () if given.sizes_only else TABLE:
+    for name in () if given.sizes_only else given.only.split(","):
         try:
-            table(load(name, store), store)
+            table(load(name, store), store, given.precisions.split(","))
         except (FileNotFoundError, ImportError) as error:
             print(f"{name}: left out: {error}")
     sizes(store)
