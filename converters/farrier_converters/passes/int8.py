@@ -14,6 +14,7 @@ from farrier_contracts.targets import Arithmetic
 
 from ..graph import fours
 from ..graph.edit import Graph
+from ..graph.run import large_blocks_mapped
 from ..graph.types import infer
 from ..graph.upgrade import CannotUpgradeError, upgrade
 from ..model import Model, opset
@@ -143,7 +144,8 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
     """
     if context.statistics is None:
         context = replace(context, statistics={})
-    found = _best(model, options, context)
+    with large_blocks_mapped():
+        found = _best(model, options, context)
     if not options.store_rest:
         return found
     return store_as_integers(found, Selection(exclude=frozenset(options.exclude), rest=True))

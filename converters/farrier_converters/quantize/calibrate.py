@@ -59,15 +59,14 @@ def observe(
         )
         for chunk in (_chunks(source, names, settings) if names else [])
     ]
-    with run.large_blocks_mapped():
-        for number, (source, chunk) in enumerate(chunks):
-            _observe_chunk(
-                source,
-                [found[name] for name in chunk],
-                batches=batches,
-                progress=lambda share, n=number: progress("calibrate", (n + share) / len(chunks)),
-                settings=settings,
-            )
+    for number, (source, chunk) in enumerate(chunks):
+        _observe_chunk(
+            source,
+            [found[name] for name in chunk],
+            batches=batches,
+            progress=lambda share, n=number: progress("calibrate", (n + share) / len(chunks)),
+            settings=settings,
+        )
     return {name: found[name] for name in tensors}
 
 
