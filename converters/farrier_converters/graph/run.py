@@ -78,7 +78,10 @@ def up_to(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     part.opset_import.extend(proto.opset_import)
     part.functions.extend(proto.functions)
     part.graph.name = proto.graph.name
-    part.graph.input.extend(proto.graph.input)
+    unused = {
+        tensor.name for tensor in proto.graph.initializer
+    } - wanted  # old graphs list constants as inputs
+    part.graph.input.extend(value for value in proto.graph.input if value.name not in unused)
     part.graph.node.extend(nodes[::-1])
     part.graph.initializer.extend(tensor for tensor in proto.graph.initializer if tensor.name in wanted)
     part.graph.output.extend(
