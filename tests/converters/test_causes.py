@@ -183,6 +183,9 @@ def test_biases() -> None:
     assert overflow is not None
     assert damaged is not None
     assert (overflow.cause, damaged.cause) == (causes.BIAS_OVERFLOW, causes.BIAS_DAMAGED)
+    corrected = replace(fitting, stored=values * 1.5, drift=values * 0.05)
+    assert bias_cause(corrected) is None
+    assert bias_cause(replace(corrected, drift=values * 0.5)) is not None
     rescaled = bias_cause(replace(fitting, scale=np.full(8, 3e-6)))
     assert rescaled is not None
     assert rescaled.cause == causes.BIAS_DAMAGED

@@ -63,6 +63,7 @@ class Facts:
                 at_limit=_at_limit(stored),
                 spread=float(np.sqrt(sums.signal / max(sums.count, 1))),
                 part=self._part(p),
+                drift=sums.mean_drift(),
             )
 
     def joins(self) -> Iterator[JoinFacts]:

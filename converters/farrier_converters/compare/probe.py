@@ -39,7 +39,8 @@ class ProbeSettings:
 class LayerSums:
     """Squared sums over all values of one tensor, in B's sizes: of A's values, B's error, the layer's own error.
 
-    `channel_signal`, `channel_error` (own) and `channel_bound` (largest magnitude) are along `axis`.
+    `channel_signal`, `channel_error` (own), `channel_bound` (largest magnitude) and `channel_drift` (B's error with its
+    sign) are along `axis`.
     """
 
     axis: int = 1
@@ -50,29 +51,39 @@ class LayerSums:
     channel_signal: np.ndarray | None = None
     channel_error: np.ndarray | None = None
     channel_bound: np.ndarray | None = None
+    channel_drift: np.ndarray | None = None
     sketch: Sketch | None = None
 
     def add(self, a: np.ndarray, b: np.ndarray, own: np.ndarray) -> None:
         """Take one batch: the tensor in A, in B, and in B's layer fed with A's inputs."""
         wide = a.astype(np.float64)
-        own_error = np.square(wide - own)
+        own_error, drift = np.square(wide - own), b - wide
         self.signal += float(np.square(wide).sum())
-        self.error += float(np.square(wide - b).sum())
+        self.error += float(np.square(drift).sum())
         self.own += float(own_error.sum())
         self.count += a.size
         if self.sketch is not None:
             self.sketch.add(a)
         if a.ndim > 1 and a.size:
             axes = tuple(axis for axis in range(a.ndim) if axis != self.axis % a.ndim)
-            self._channels(np.square(wide).sum(axis=axes), own_error.sum(axis=axes), np.abs(a).max(axis=axes))
+            sums = (np.square(wide).sum(axis=axes), own_error.sum(axis=axes), drift.sum(axis=axes))
+            self._channels(*sums, np.abs(a).max(axis=axes))
 
-    def _channels(self, signal: np.ndarray, error: np.ndarray, bound: np.ndarray) -> None:
+    def _channels(self, signal: np.ndarray, error: np.ndarray, drift: np.ndarray, bound: np.ndarray) -> None:
         if self.channel_signal is None or self.channel_error is None or self.channel_bound is None:
-            self.channel_signal, self.channel_error, self.channel_bound = signal, error, bound
+            self.channel_signal, self.channel_error, self.channel_drift = signal, error, drift
+            self.channel_bound = bound
         elif self.channel_signal.shape == signal.shape:
             self.channel_signal += signal
             self.channel_error += error
+            self.channel_drift = drift if self.channel_drift is None else self.channel_drift + drift
             self.channel_bound = np.maximum(self.channel_bound, bound)
+
+    def mean_drift(self) -> np.ndarray | None:
+        """Return the mean of B's error per channel, float64; None for a tensor without channels."""
+        if self.channel_drift is None or not self.count:
+            return None
+        return self.channel_drift * (self.channel_drift.size / self.count)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ import numpy as np
 from .model import BIAS_DAMAGED, BIAS_OVERFLOW, BiasFacts, Cure, Finding
 
 WRONG = 0.05  # of the size of the layer's results, or of the bias where that is larger
+HELPFUL = (
+    0.25  # of the differences: where results drift by less, they take back an error that was made before
+)
 WRONG_SCALE = 0.01  # between the bias's scale and that of its accumulator
 
 
@@ -28,13 +31,9 @@ def bias_cause(f: BiasFacts) -> Finding | None:
     if f.expected_scale is not None and f.expected_scale.size in (1, f.scale.size):
         ratios = f.scale / np.maximum(f.expected_scale, 1e-300)
         ratio = float(ratios[int(np.abs(np.log(np.maximum(ratios, 1e-300))).argmax())])
-    wrong = 0.0
-    if f.wanted is not None and f.wanted.shape == f.stored.shape:
-        size = max(float(np.abs(f.wanted).max(initial=0.0)), f.spread, 1e-300)
-        wrong = float(np.abs(f.stored - f.wanted).max(initial=0.0)) / size
+    wrong, channel = _damage(f)
     if wrong <= WRONG and abs(ratio - 1) <= WRONG_SCALE:
         return None
-    channel = int(np.abs(f.stored - f.wanted).argmax()) if wrong and f.wanted is not None else 0
     return Finding(
         BIAS_DAMAGED,
         f.place,
@@ -44,3 +43,20 @@ def bias_cause(f: BiasFacts) -> Finding | None:
         cure,
         {"error": wrong, "channel": channel, "scale_ratio": ratio},
     )
+
+
+def _damage(f: BiasFacts) -> tuple[float, int]:
+    """Return the largest difference from the float bias as a share of the layer's size, and its channel.
+
+    None counts where the layer's results, as B runs, drift by far less than the biases differ: they are corrected.
+    """
+    if f.wanted is None or f.wanted.shape != f.stored.shape or not f.stored.size:
+        return 0.0, 0
+    difference = np.abs(f.stored.astype(np.float64) - f.wanted)
+    shares = difference / max(float(np.abs(f.wanted).max()), f.spread, 1e-300)
+    if f.drift is not None:  # B may have more channels than A
+        far = np.flatnonzero(shares[: f.drift.size] > WRONG)
+        if far.size and np.linalg.norm(f.drift[far]) < HELPFUL * np.linalg.norm(difference[far]):
+            return 0.0, 0
+    channel = int(shares.argmax())
+    return float(shares[channel]), channel

@@ -141,7 +141,10 @@ class WeightFacts:
 
 @dataclass(frozen=True)
 class BiasFacts:
-    """A stored bias against the float one; `expected_scale` is that of the accumulator, where it is known."""
+    """A stored bias against the float one; `expected_scale` is that of the accumulator, where it is known.
+
+    `drift`: the mean error of the layer's results per channel, as B runs; a bias may differ to keep that small.
+    """
 
     place: Place
     name: str
@@ -152,6 +155,7 @@ class BiasFacts:
     at_limit: int  # how many integers are the largest there are
     spread: float  # root mean square of the layer's results
     part: float = 1.0
+    drift: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
