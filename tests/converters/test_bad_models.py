@@ -253,3 +253,23 @@ def test_damaged_weights_are_one_sentence(way, value, apply):
     with pytest.raises(InputError, match="not finite") as error:
         apply(model, *STEPS[way], context=context)
     assert "\n" not in str(error.value)
+
+
+def test_a_layer_that_makes_no_finite_values_can_be_excluded(make_model, apply):
+    rng = np.random.default_rng(0)
+    weights = {f"w{i}": rng.standard_normal((16, 16)).astype(np.float32) for i in range(3)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("Reciprocal", ["r"], ["q"]),  # 1 / 0
+        helper.make_node("MatMul", ["q", "w1"], ["b"], name="wild"),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("MatMul", ["c", "w2"], ["y"], name="last"),
+    ]
+    model = make_model(nodes, {"x": ["N", 16]}, ["y"], constants=weights)
+    rows = rng.standard_normal((32, 16)).astype(np.float32)
+    context = passes.Context(calibration=lambda: iter([{"x": rows}]))
+    with pytest.raises(InputError, match="not finite"):
+        apply(model, ("int8", {}), context=context)
+    found = apply(model, ("int8", {"exclude": ("wild", "last")}), context=context)
+    assert sum(node.op_type == "QuantizeLinear" for node in found.proto.graph.node) == 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from farrier_contracts.errors import UsageError
+from farrier_contracts.errors import InputError, UsageError
 from farrier_contracts.targets import Arithmetic
 
 from ..graph import fours
@@ -282,21 +282,30 @@ def _observed(
     """Return the statistics of a plan's tensors.
 
     What the model has with nothing left out is observed first, and together: the engine fuses otherwise where fewer
-    tensors are asked for, and a range is to be the same to the last bit in every form that a search tries.
+    tensors are asked for, and a range is to be the same to the last bit in every form that a search tries. Where that
+    finds values that are not finite, the plan may leave them out.
     """
-    statistics = {} if context.statistics is None else context.statistics
-    whole, found = Graph(model), {}
-    for source, points in ((whole, place(whole)), (graph, plan)):
-        found = observe(
-            source.build(),
-            [name for name in points.points if name not in points.bounds],
-            twin=context.twin,
-            batches=context.calibration,
-            progress=context.progress,
-            settings=replace(options.calibration, folder=options.calibration.folder or context.work),
-            known=statistics,
-        )
-    return found
+    known = {} if context.statistics is None else context.statistics
+    whole = Graph(model)
+    first = dict(known)
+    with suppress(InputError):
+        _observe(whole, place(whole), options, context, first)
+        known.update(first)
+    return _observe(graph, plan, options, context, known)
+
+
+def _observe(
+    graph: Graph, plan: Placement, options: Int8Options, context: Context, known: dict[str, Observer]
+) -> dict[str, Observer]:
+    return observe(
+        graph.build(),
+        [name for name in plan.points if name not in plan.bounds],
+        twin=context.twin,
+        batches=context.calibration,
+        progress=context.progress,
+        settings=replace(options.calibration, folder=options.calibration.folder or context.work),
+        known=known,
+    )
 
 
 def raised(model: Model, options: Int8Options, feeds: dict[str, np.ndarray] | None) -> Model:
