@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 
 from ..graph import run
 from ..graph.edit import Graph, attribute, standard
@@ -43,18 +42,18 @@ class Listener:
         self.norms = [(name, mean, var) for name, mean, var in found if mean is not None and var is not None][
             :NORMS
         ]
-        self.session = run.session(_with_outputs(model.proto, [name for name, _, _ in self.norms]))
-        self.output = model.outputs[0].name
+        inputs = {spec.name for spec in model.inputs}
+        self.names = [model.outputs[0].name, *(name for name, _, _ in self.norms if name not in inputs)]
+        self.session = run.session(run.up_to(model.proto, self.names))
 
     def react(self, batches: list[dict[str, np.ndarray]]) -> Reaction:
         """Return how the network takes these batches; raises what the engine raises."""
-        inputs = {spec.name for spec in self.model.inputs}
-        names = [self.output, *dict.fromkeys(n for n, _, _ in self.norms if n not in inputs)]
+        names = list(dict.fromkeys(self.names))
         sums: dict[str, list[np.ndarray | float]] = {}
         outputs = []
         for feeds in batches:
             values = dict(zip(names, self.session.run(names, feeds), strict=True))
-            outputs.append(np.asarray(values[self.output]))
+            outputs.append(np.asarray(values[names[0]]))
             for name, _, _ in self.norms:
                 _add(sums, name, np.asarray(values.get(name, feeds.get(name))).astype(np.float64))
         found = [_divergence(sums[name], mean, var) for name, mean, var in self.norms]
@@ -96,11 +95,3 @@ def _answers(outputs: list[np.ndarray]) -> tuple:
     together = -(mean * np.log(np.maximum(mean, 1e-12))).sum()
     information = float((together - each) / np.log(scores.shape[1]))
     return classes, information, np.log(np.maximum(shares.max(axis=1), 1e-12)), seconds, scores.shape[1]
-
-
-def _with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    known = {v.name for v in (*proto.graph.output, *proto.graph.input)}
-    copy.graph.output.extend(onnx.ValueInfoProto(name=n) for n in dict.fromkeys(names) if n not in known)
-    return copy

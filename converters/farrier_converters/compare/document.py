@@ -96,11 +96,12 @@ def drop_report(
         probed,
         feeds,
         settings=settings.share,
-        progress=lambda share: progress("finding each layer's share", 0.7 + 0.3 * share),
+        progress=lambda share: progress("finding each layer's share", 0.7 + 0.2 * share),
     )
     facts = Facts(probed, found)
     findings = diagnose(facts)
     if settings.emulated:
+        progress("emulating other processors", 0.9)
         elsewhere = pair_saturation(a, b, evenly(data, max(settings.emulated, data.fixed_batch or 1)))
         findings = [*findings, *([elsewhere] if elsewhere is not None else [])]  # no part of the loss here
     return DropReport(output_db(facts), facts, tuple(findings), len(rows))

@@ -20,13 +20,8 @@ BEFORE = "/before"
 
 
 def with_outputs(proto: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """Return the part of a graph that gives these tensors (or else its first output); the engine infers their types."""
-    part = run.up_to(proto, list(names) or [proto.graph.output[0].name])
-    known = {value.name for value in proto.graph.output}
-    for value in part.graph.output:
-        if value.name not in known:
-            value.ClearField("type")
-    return part
+    """Return the part of a graph that gives these tensors, or else its first output."""
+    return run.up_to(proto, list(names) or [proto.graph.output[0].name])
 
 
 def forced(

@@ -29,7 +29,8 @@ def pair_saturation(a: Model, b: Model, rows: Dataset) -> Finding | None:
     B is emulated in both arithmetics on some of the rows; None where it is not made for them, nothing saturates,
     or A is no float model.
     """
-    if find(Graph(a)).activations or not fits(b, PAIRS) or not _unsigned(b):
+    quantizers = find(Graph(b))
+    if not quantizers.activations or quantizers.signed or not fits(b, PAIRS) or find(Graph(a)).activations:
         return None
     exact, paired = Emulator(b, EXACT), Emulator(b, PAIRS)
     session, names = run.session(a.proto), [spec.name for spec in a.outputs]
@@ -52,12 +53,6 @@ def pair_saturation(a: Model, b: Model, rows: Dataset) -> Finding | None:
     return _finding(
         b, paired, decibels(signal, rounding), decibels(signal, rounding + saturating), saturating, rounding
     )
-
-
-def _unsigned(b: Model) -> bool:
-    """Say whether activations are u8, as on x86; a file of signed ones is made for other processors."""
-    first = [q.limits[0] for q in find(Graph(b)).activations.values()]
-    return bool(first) and 2 * sum(low >= 0 for low in first) > len(first)
 
 
 def _finding(

@@ -78,6 +78,12 @@ class Quantizers:
     activations: dict[str, ActivationQuantizer]
     constants: dict[str, ConstantQuantizer]
 
+    @property
+    def signed(self) -> bool:
+        """Whether most activations are signed: the file is made for other processors than x86."""
+        lows = [quantizer.limits[0] for quantizer in self.activations.values()]
+        return 2 * sum(low < 0 for low in lows) > len(lows)
+
     def of_result(self, name: str) -> ActivationQuantizer | None:
         """Return the quantizer that made this dequantized tensor."""
         return next((q for q in self.activations.values() if name in q.results), None)

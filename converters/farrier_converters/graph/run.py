@@ -64,9 +64,9 @@ def session(proto: onnx.ModelProto, *, threads: int = 1, optimize: bool = True) 
 
 
 def up_to(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """Return the part of a graph that these float32 tensors need, with them as its outputs, in this order.
+    """Return the part of a graph that these tensors need, with them as its outputs, in this order.
 
-    The engine would compute every node of a graph, whatever is asked for.
+    The engine would compute every node of a graph, whatever is asked for. It infers the types.
     """
     wanted, nodes = set(names), []
     for node in reversed(proto.graph.node):
@@ -85,8 +85,7 @@ def up_to(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     part.graph.node.extend(nodes[::-1])
     part.graph.initializer.extend(tensor for tensor in proto.graph.initializer if tensor.name in wanted)
     part.graph.output.extend(
-        known.get(name) or onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for name in dict.fromkeys(names)
+        known.get(name) or onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names)
     )
     return part
 

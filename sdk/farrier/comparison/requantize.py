@@ -114,12 +114,11 @@ def _options(step: passes.Pass, plan: Plan) -> Any:
 
 
 def _arithmetic(found: Quantizers) -> Arithmetic:
-    first = [q.limits[0] for q in found.activations.values()]
     weights = [c for c in found.constants.values() if c.integers.ndim > 1]
     reach = max((int(np.abs(c.integers.astype(np.int64)).max(initial=0)) for c in weights), default=127)
     middles = [abs(2 * int(q.zero_point[0]) - sum(q.limits)) <= 1 for q in found.activations.values()]
     return Arithmetic(
-        "s8" if sum(low < 0 for low in first) * 2 > len(first) else "u8",
+        "s8" if found.signed else "u8",
         weight_bits=7 if reach < SEVEN_BITS else 8,
         per_channel=any(c.scale.size > 1 for c in weights) or not weights,
         symmetric_activations=all(middles),
