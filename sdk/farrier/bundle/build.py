@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from farrier_converters.measure import ChildSettings
     from farrier_converters.model import Model
 
-    from ..optimization.pack import Vectors
+    from ..optimization.output.pack import Vectors
 
 FORMATS = {".onnx": "onnx"}
 GOLDEN_PART, WARMUP_PART = "golden.npz", "warmup.npz"
@@ -146,7 +146,7 @@ def _vectors(
     from farrier_converters.search import Candidate
 
     from ..optimization.build import Built
-    from ..optimization.pack import vectors
+    from ..optimization.output.pack import vectors
 
     if rows is None:
         return None
@@ -157,7 +157,7 @@ def _lowest_engines(graph: Model, toolchain: Toolchain) -> dict[str, str]:
     from farrier_converters.search import Candidate
 
     from ..optimization.build import Built
-    from ..optimization.pack import oldest_runtime
+    from ..optimization.output.pack import oldest_runtime
 
     if toolchain.engine != "onnxruntime":
         return {}

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..stages import NOTE
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 QUIET_S = 1.0  # no output before this much time has passed
-NOTE = "note: "  # begins what is no stage but a sentence to be read
 
 Report = Callable[[str, float], None]  # what is being done, and which share (0 to 1) of it is done
 

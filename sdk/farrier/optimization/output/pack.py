@@ -16,7 +16,7 @@ from farrier_converters.data import Dataset
 from farrier_converters.measure import ChildSettings
 from farrier_converters.model import opset
 
-from .build import Built
+from ..build import Built
 
 GOLDEN_CASES = 8
 # How far a golden output may be off, as a share of that output's largest absolute value over all cases. Other

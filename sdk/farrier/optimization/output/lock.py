@@ -15,7 +15,7 @@ import tomli_w
 from farrier_contracts import __version__
 from farrier_contracts.errors import InputError
 
-from .recipe import read_toml
+from ..recipe import read_toml
 
 VERSION = 1
 PACKAGES = ("onnx", "onnxruntime", "numpy")

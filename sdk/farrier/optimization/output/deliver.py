@@ -13,13 +13,14 @@ from typing import Any
 from farrier_converters.ledger import ledger
 from farrier_converters.search import Candidate
 
-from .. import report
-from . import drops, pack, recipe
+from ... import report
+from .. import drops, recipe
+from ..build import Built, file_digest
+from ..job import Job
+from ..recipe import ORIGINAL
+from ..result import Entry, Result
 from . import lock as locks
-from .build import Built, file_digest
-from .job import Job
-from .recipe import ORIGINAL
-from .result import Entry, Result
+from . import pack
 
 BUNDLE_FILE = "model.farrier"
 BASELINE_STEM = "original"
