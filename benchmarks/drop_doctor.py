@@ -2,7 +2,7 @@
 
     python benchmarks/drop_doctor.py [--seed 0] [--shared-data ../shared/data] [--only NAME]
 
-Ten kinds of faults are planted by `faults.py` into five networks (ResNet20, ResNet56, UltraFace, the demo's digits,
+Ten kinds of faults are planted by `faults/` into five networks (ResNet20, ResNet56, UltraFace, the demo's digits,
 a perceptron trained here on MNIST-1D), two networks to each fault, chosen by the seed, as are layers and sizes. Named
 right means: the first cause that is reported is the planted one, at the planted layer. A fault must
 cost something: four times the squared error of the same network in sound INT8. The cure counts by the share that it
@@ -21,8 +21,8 @@ import faults
 import numpy as np
 import onnx
 from faults import FAULTS, Planted
+from faults.subjects import SUBJECTS, Subject
 from figure import emit
-from subjects import SUBJECTS, Subject
 
 import farrier
 from farrier_converters import data, model, npz

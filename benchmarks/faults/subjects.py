@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from farrier_converters import data, model, npz
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 EVALUATION, CALIBRATION = 256, 128
 
 
