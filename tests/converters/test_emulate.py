@@ -129,7 +129,7 @@ def test_saturating_sums_are_those_of_pairs_clipped_to_16_bits(outputs: int, k: 
     values = rng.choice([0, 1, 128, 254, 255], (6, k)).astype(np.uint8)
     sums = values.astype(np.int64) @ weights.T.astype(np.int64)
     count = 0
-    for which, lost, found in saturation.excess(weights, lambda i: values[:, i]):
+    for which, lost, found in saturation.excess(weights, values.max(axis=0), lambda i: values[:, i]):
         sums[:, which] -= lost.T
         count += found
     wanted, clipped = np.zeros_like(sums), 0

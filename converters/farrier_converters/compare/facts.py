@@ -205,7 +205,7 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 def _layers(b: Graph, pairs: tuple[Pair, ...]) -> dict[str, Pair]:
     """Map each tensor of B to the pair that its node belongs to: its own, or the next behind it."""
     found = {p.made: p for p in pairs}
-    for node in reversed(b.build().proto.graph.node):
+    for node in reversed(b.ordered()):
         for name in node.output:
             if name in found:
                 continue

@@ -146,7 +146,7 @@ def origins(b: Graph, pairs: Sequence[Pair]) -> dict[str, tuple[str, ...]]:
     """Return, for every tensor of B, the pairs (by name) that it is computed from without another in between."""
     owner = {name: p.name for p in pairs for name in (p.made, *p.read)}
     found: dict[str, tuple[str, ...]] = {}
-    for node in b.build().proto.graph.node:
+    for node in b.ordered():
         sources = dict.fromkeys(
             s for n in sorted(reads(node)) for s in ((owner[n],) if n in owner else found.get(n, ()))
         )

@@ -19,7 +19,7 @@ from farrier_contracts.targets import PAIRS, Arithmetic
 from ..graph.edit import Graph, attribute, reads, standard
 from ..model import Model
 from . import elementwise, linear, rounding
-from .floats import FloatConv, NodeRunner
+from .floats import NodeRunner, float_conv
 from .rounding import Params
 from .saturation import Saturation
 from .values import Combined, Quantized, Sum
@@ -39,7 +39,7 @@ class Emulator:
         self.saturation: dict[str, Saturation] = {}
         self.multiply_adds = 0
         self._graph = Graph(model)
-        self._nodes = list(self._graph.build().proto.graph.node)
+        self._nodes = self._graph.ordered()
         self._opsets = list(model.proto.opset_import)
         self._constants = {n: self._graph.constant(n) for n in self._graph.initializers}
         self._needs = [sorted(reads(node)) for node in self._nodes]
@@ -51,7 +51,6 @@ class Emulator:
             if standard(n, "DequantizeLinear") and n.input[0] not in self._constants
         }
         self._runners: dict[int, NodeRunner] = {}
-        self._convs: dict[int, FloatConv] = {}
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs by name; raises InputError for a node that cannot be computed on this machine."""
@@ -188,9 +187,9 @@ class Emulator:
         return Sum(sums, given.params.scale, scale, axis)
 
     def _conv(self, node: onnx.NodeProto, given: Quantized, weights: Quantized) -> np.ndarray:
-        conv = self._convs.setdefault(id(node), FloatConv(node))
         centred = weights.centred()
-        sums = linear.exact_sums(given.centred(), centred, conv, reduced=tuple(range(1, centred.ndim)))
+        convolve, reduced = float_conv(node), tuple(range(1, centred.ndim))
+        sums = linear.exact_sums(given.centred(), centred, convolve, reduced=reduced)
         self.multiply_adds += sums.size * int(np.prod(centred.shape[1:]))
         if not self._pairs(weights):
             return sums

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from farrier_contracts.errors import InputError
 
@@ -51,19 +52,20 @@ class NodeRunner:
         return helper.make_model(graph, opset_imports=list(self._opsets), ir_version=10)
 
 
-class FloatConv:
-    """A bilinear convolution in float32, with the attributes of a node and no bias."""
+def float_conv(node: onnx.NodeProto) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return the bilinear convolution of values by weights in float32, with the attributes of a node and no bias."""
+    plain = helper.make_node("Conv", ["x", "w"], ["y"])
+    plain.attribute.extend(sorted(node.attribute, key=lambda field: field.name))
+    runner = _runner(plain.SerializeToString(deterministic=True))
 
-    def __init__(self, node: onnx.NodeProto) -> None:
-        self._node = helper.make_node("Conv", ["x", "w"], ["y"])
-        self._node.attribute.extend(node.attribute)
-        self._kernels: dict[bytes, NodeRunner] = {}
+    def convolved(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return runner(*(np.ascontiguousarray(v, np.float32) for v in (values, weights)))[0]
 
-    def __call__(self, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Return Conv(values, weights); the kernel of each weights is kept, packed."""
-        key = weights.tobytes()
-        if key not in self._kernels:
-            constant = numpy_helper.from_array(np.ascontiguousarray(weights, np.float32), "w")
-            opsets = [helper.make_opsetid("", 17)]
-            self._kernels[key] = NodeRunner(self._node, {"w": constant}, opsets, ["x", "w"])
-        return self._kernels[key](np.ascontiguousarray(values, np.float32))[0]
+    return convolved
+
+
+@lru_cache(maxsize=64)
+def _runner(serialized: bytes) -> NodeRunner:
+    """Open one session for all convolutions alike: their weights are inputs, for opening takes longer than packing."""
+    node = onnx.NodeProto.FromString(serialized)
+    return NodeRunner(node, {}, [helper.make_opsetid("", 17)], list(node.input))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,7 @@ def _digits(values: np.ndarray) -> list[tuple[int, np.ndarray]]:
 
 def _norm(weights: np.ndarray, reduced: tuple[int, ...]) -> int:
     """Return the largest sum of absolute weights over one output."""
-    return int(np.abs(weights.astype(np.int64)).sum(axis=reduced).max(initial=0))
+    return int(np.abs(weights).sum(axis=reduced, dtype=np.float64).max(initial=0))
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def conv_excess(
         return sums, Saturation(total)
     pads = [(0, 0), (0, 0), *zip(window.begins, window.ends, strict=True)]
     padded = np.pad(values, pads, constant_values=fill)
+    largest = padded.max(axis=tuple(i for i in range(padded.ndim) if i != 1), initial=0)
     places = sums.shape[2:]
     lost = sums.astype(np.int64)
     count, per_group = 0, outputs // window.group
@@ -108,7 +110,8 @@ def conv_excess(
             return padded[(slice(None), first + k % channels, *cuts)]
 
         part = lost[:, rows]
-        for which, wrong, found in saturation.excess(flat[rows], plane):
+        met = np.tile(largest[group * channels : (group + 1) * channels], math.prod(kernel))
+        for which, wrong, found in saturation.excess(flat[rows], met, plane):
             part[:, which] -= np.moveaxis(wrong, 0, 1)
             count += found
     return lost, Saturation(total, count)
@@ -123,7 +126,8 @@ def matmul_excess(
     if not saturation.doubtful(flat).any():
         return sums, Saturation(total)
     lost, count = sums.astype(np.int64), 0
-    for which, wrong, found in saturation.excess(flat, lambda k: values[..., k]):
+    largest = values.max(axis=tuple(range(values.ndim - 1)), initial=0)
+    for which, wrong, found in saturation.excess(flat, largest, lambda k: values[..., k]):
         lost[..., which] -= np.moveaxis(wrong, 0, -1)
         count += found
     return lost, Saturation(total, count)

@@ -64,12 +64,14 @@ def fixed_point(sums: np.ndarray, factor: np.ndarray, *, once: bool = False) -> 
         shift = BITS - exponent
         return (sums.astype(np.int64) * multiplier + (np.int64(1) << (shift - 1))) >> shift
     left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
-    product = (sums.astype(np.int64) << left) * multiplier
-    nudged = product + np.where(product >= 0, 1 << (BITS - 1), 1 - (1 << (BITS - 1)))
-    high = np.where(nudged >= 0, nudged >> BITS, -(-nudged >> BITS))  # C++ divides towards zero
-    mask = (np.int64(1) << right) - 1
-    threshold = (mask >> 1) + (high < 0)
-    return (high >> right) + ((high & mask) > threshold)
+    high = sums.astype(np.int64) << left
+    high *= multiplier
+    high += 1 << (BITS - 1)
+    high >>= BITS  # what C++ does by cases, dividing towards zero, is this for either sign
+    half = np.where(right > 0, (np.int64(1) << right) >> 1, 0)
+    high += half - ((high < 0) & (right > 0))
+    high >>= right
+    return high
 
 
 def quantized_multiplier(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -28,34 +28,31 @@ class Saturation:
         return Saturation(self.pairs + other.pairs, self.saturated + other.saturated)
 
 
-def doubtful(weights: np.ndarray) -> np.ndarray:
-    """Say for each pair of neighbours in int8 weights [outputs, k] whether some u8 activations saturate it."""
-    first, second = _pairs(weights)
-    most = LARGEST_ACTIVATION * (np.maximum(first, 0) + np.maximum(second, 0))
-    least = LARGEST_ACTIVATION * (np.minimum(first, 0) + np.minimum(second, 0))
+def doubtful(weights: np.ndarray, largest: np.ndarray | int = LARGEST_ACTIVATION) -> np.ndarray:
+    """Say for each pair of neighbours in int8 weights [outputs, k] whether u8 activations up to `largest` saturate it.
+
+    `largest` is [k]: what each weight meets at most; or one number for all.
+    """
+    (first, second), (left, right) = _pairs(weights), _pairs(np.broadcast_to(largest, (1, weights.shape[1])))
+    most = left * np.maximum(first, 0) + right * np.maximum(second, 0)
+    least = left * np.minimum(first, 0) + right * np.minimum(second, 0)
     return (most > MOST) | (least < LEAST)
 
 
 def excess(
-    weights: np.ndarray, plane: Callable[[int], np.ndarray]
+    weights: np.ndarray, largest: np.ndarray, plane: Callable[[int], np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Yield (outputs, what saturation takes from their sums, saturated pairs) for each pair that saturates.
 
-    `weights` is int8 [outputs, k]; `plane(k)` gives the u8 activations that weight k meets, in any shape, and the
-    middle result is int32 [outputs, *that shape].
+    `weights` is int8 [outputs, k]; `plane(k)` gives the u8 activations that weight k meets, in any shape, none of them
+    above `largest[k]`; and the middle result is int32 [outputs, *that shape].
     """
     first, second = _pairs(weights)
-    where = doubtful(weights)
+    where = doubtful(weights, largest)
     for pair in np.flatnonzero(where.any(axis=0)):
         outputs = np.flatnonzero(where[:, pair])
         left = plane(2 * pair)
         right = plane(2 * pair + 1) if 2 * pair + 1 < weights.shape[1] else np.zeros_like(left)
-        reach = np.abs(first[outputs, pair]) * int(left.max(initial=0)) + np.abs(second[outputs, pair]) * int(
-            right.max(initial=0)
-        )
-        outputs = outputs[reach > MOST]
-        if not outputs.size:
-            continue
         shape = (-1, *(1,) * left.ndim)
         sums = first[outputs, pair].reshape(shape) * left.astype(np.int32)
         sums += second[outputs, pair].reshape(shape) * right.astype(np.int32)

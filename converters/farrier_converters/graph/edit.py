@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from ..model import STANDARD_DOMAINS, Model, from_proto, opset, subgraphs
 
+SMALL_ELEMENTS = 256  # of an initializer whose values may matter to shapes
 CONSTANT_FIELDS = ("value", "value_float", "value_floats", "value_int", "value_ints")
 
 
@@ -96,7 +98,18 @@ class Graph:
 
     def build(self) -> Model:
         """Return the edited model: nodes sorted, nodes and initializers that nothing needs left out."""
-        nodes = _live(_sorted(self.nodes), self.outputs)
+        return from_proto(self._proto(lambda _tensor: True), self.model.name)
+
+    def without_weights(self) -> onnx.ModelProto:
+        """Return what `build` would, with large initializers as inputs: no shape depends on them, and copies cost."""
+        return self._proto(lambda tensor: math.prod(tensor.dims) <= SMALL_ELEMENTS)
+
+    def ordered(self) -> list[onnx.NodeProto]:
+        """Return the nodes that an output needs, themselves and not copies, sorted topologically."""
+        return _live(_sorted(self.nodes), self.outputs)
+
+    def _proto(self, keep: Callable[[onnx.TensorProto], bool]) -> onnx.ModelProto:
+        nodes = self.ordered()
         used = {name for node in nodes for name in reads(node)} | set(self.outputs)
         source = self.model.proto
         proto = onnx.ModelProto()
@@ -105,11 +118,18 @@ class Graph:
         proto.ir_version = max(source.ir_version, 10 if self.opset >= 21 else 7)
         proto.graph.name = source.graph.name or "graph"
         proto.graph.node.extend(nodes)
-        proto.graph.initializer.extend(t for name, t in self.initializers.items() if name in used)
+        kept, left = [], []
+        for name, tensor in self.initializers.items():
+            if name in used:
+                (kept if keep(tensor) else left).append((name, tensor))
+        proto.graph.initializer.extend(tensor for _, tensor in kept)
         proto.graph.sparse_initializer.extend(source.graph.sparse_initializer)
         proto.graph.input.extend(self.inputs)
+        proto.graph.input.extend(
+            helper.make_tensor_value_info(name, t.data_type, list(t.dims)) for name, t in left
+        )
         proto.graph.output.extend(source.graph.output)
-        return from_proto(proto, self.model.name)
+        return proto
 
     def _lift(self, node: onnx.NodeProto) -> bool:
         if node.op_type != "Constant" or node.domain not in STANDARD_DOMAINS or len(node.attribute) != 1:

@@ -46,14 +46,14 @@ def fold(graph: Graph, *, max_bytes: int) -> None:
     tried: set[int] = set()
     for _ in range(MAX_ROUNDS):
         count = len(graph.nodes)
-        _fold_shapes(graph, infer(graph.build().proto))
+        _fold_shapes(graph, infer(graph.without_weights()))
         _fold_values(graph, tried, max_bytes)
         if len(graph.nodes) == count:
             break
 
 
 def _fold_values(graph: Graph, tried: set[int], max_bytes: int) -> None:
-    for node in _in_order(graph):
+    for node in graph.ordered():
         if id(node) in tried or not _foldable(graph, node):
             continue
         tried.add(id(node))
@@ -63,13 +63,6 @@ def _fold_values(graph: Graph, tried: set[int], max_bytes: int) -> None:
                 graph.initializers[name] = numpy_helper.from_array(value, name)
             graph.remove([node])
     graph.index()
-
-
-def _in_order(graph: Graph) -> list[onnx.NodeProto]:
-    """Return the graph's own nodes sorted by their inputs (files are sorted, edited graphs perhaps not)."""
-    by_output = {name: node for node in graph.nodes for name in node.output if name}
-    nodes = graph.build().proto.graph.node
-    return [by_output[next(name for name in node.output if name)] for node in nodes]
 
 
 def _foldable(graph: Graph, node: onnx.NodeProto) -> bool:

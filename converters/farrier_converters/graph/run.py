@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of mallopt(3)
-MAPPED_BYTES, HEAP_BYTES = 1 << 18, 1 << 25
+MAPPED_BYTES, HEAP_BYTES = 1 << 22, 1 << 25
 THREADS = 2  # where whole networks run many rows; sums are split by row, so that their number changes no bit
 QUIET = 4  # ONNX Runtime's severity "fatal": its errors arrive as exceptions anyway
 
@@ -35,7 +35,7 @@ def large_blocks_mapped() -> Iterator[None]:
     fault for each page that is touched, so afterwards the limits are those that glibc itself ends up with. Other C
     libraries do without.
     """
-    _limit_heap(MAPPED_BYTES, MAPPED_BYTES)
+    _limit_heap(MAPPED_BYTES, HEAP_BYTES)
     try:
         yield
     finally:

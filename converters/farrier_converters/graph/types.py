@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import onnx
 
-SMALL_ELEMENTS = 256  # of an initializer whose values may matter to shapes
+from .edit import SMALL_ELEMENTS
+
 FLOAT = onnx.TensorProto.FLOAT
 
 

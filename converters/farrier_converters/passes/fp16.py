@@ -43,7 +43,7 @@ def run(model: Model, options: Fp16Options, context: Context) -> Model:
     node reads what the other made. Control flow and everything inside it stays in float32.
     """
     graph = Graph(model)
-    types = infer(graph.build().proto)
+    types = infer(graph.without_weights())
     half = _HalfForms(graph, types)
     reach = _reach(graph, types, context)
     for node in list(graph.nodes):

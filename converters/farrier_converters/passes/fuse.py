@@ -28,7 +28,7 @@ def run(model: Model, _options: FuseOptions, _context: Context) -> Model:
     """Return an equal graph (to float32 rounding) with fewer nodes."""
     graph = Graph(model)
     canonical(graph)
-    types = infer(graph.build().proto)
+    types = infer(graph.without_weights())
     _means_to_pools(graph, types)
     _matmuls_to_gemms(graph, types)
     for gemm in [n for n in graph.nodes if standard(n, "Gemm")]:

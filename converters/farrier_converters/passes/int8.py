@@ -297,9 +297,12 @@ def _observed(
 def _observe(
     graph: Graph, plan: Placement, options: Int8Options, context: Context, known: dict[str, Observer]
 ) -> dict[str, Observer]:
+    names = [name for name in plan.points if name not in plan.bounds]
+    if all(name in known for name in names):
+        return {name: known[name] for name in names}
     return observe(
         graph.build(),
-        [name for name in plan.points if name not in plan.bounds],
+        names,
         twin=context.twin,
         batches=context.calibration,
         progress=context.progress,

@@ -57,7 +57,7 @@ class Placement:
 class _Planner:
     def __init__(self, graph: Graph, exclude: frozenset[str], *, stem: bool, slower: frozenset[str]) -> None:
         self.graph = graph
-        self.types: dict[str, TensorType] = infer(graph.build().proto)
+        self.types: dict[str, TensorType] = infer(graph.without_weights())
         self.plan = Placement()
         self.exclude = exclude
         self.stem = stem

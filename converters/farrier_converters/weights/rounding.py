@@ -157,9 +157,7 @@ def _plain(matrix: np.ndarray, grid: Grid, size: int, options: Rounding) -> Quan
 
 def _stages(graph: Graph, banks: list[Bank], options: Rounding) -> tuple[list[_Stage], list[Bank]]:
     """Sort banks by what they read; those without inputs to learn from come apart, to be rounded plainly."""
-    place = {
-        name: number for number, node in enumerate(graph.build().proto.graph.node) for name in node.output
-    }
+    place = {name: number for number, node in enumerate(graph.ordered()) for name in node.output}
     stages: dict[tuple[tuple[Tap, ...], bool], _Stage] = {}
     plain = []
     for bank in banks:

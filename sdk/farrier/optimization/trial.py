@@ -28,6 +28,7 @@ from farrier_converters.measure import (
 from .build import Built
 from .recipe import ORIGINAL
 from .result import KERNELS, REFERENCE, Entry
+from .together import together
 
 Progress = Callable[[str, float], None]
 
@@ -65,14 +66,20 @@ def run(
     """Return each candidate's figures, or the reason why it has none; the original must be among them."""
     entries = {name: _blank(built, metric) for name, built in builds.items()}
     with contextlib.ExitStack() as stack:
-        children: dict[str, Child] = {}
         feeds = data.feed(data.rows[: data.fixed_batch or 1])
-        for name, built in builds.items():
+
+        def opened(name: str) -> Child | None:
             with _recorded(entries, name):
-                child = stack.enter_context(built.child(settings.child))
+                child = builds[name].child(settings.child)
+                stack.push(child)  # closed even where it does not open
+                child.open()
                 child.time(feeds, 2)
                 entries[name] = replace(entries[name], peak_memory_bytes=child.peak_bytes())
-                children[name] = child
+                return child
+            return None
+
+        found = dict(zip(builds, together(opened, builds), strict=True))
+        children = {name: child for name, child in found.items() if child is not None}
         _evaluate(builds, children, entries, data, metric, batch=batch, settings=settings, progress=progress)
         alive = {name: child for name, child in children.items() if not entries[name].reason}
         timed = measure(
@@ -110,21 +117,25 @@ def _evaluate(
             progress("running the original model", 0.0)
             with _answering(builds[ORIGINAL], children[ORIGINAL], settings) as child:
                 reference = record(child, data, Path(folder), batch=batch)
-        for index, name in enumerate(children):
+        done = dict.fromkeys(children, 0.0)
 
-            def share(done: float, name: str = name, index: int = index) -> None:
-                progress(f"evaluating {name}", 0.6 * (index + done) / len(children))
+        def value_of(name: str) -> tuple[float, str] | None:
+            def share(so_far: float) -> None:
+                done[name] = so_far
+                progress(f"evaluating {name}", 0.6 * sum(done.values()) / len(done))
 
             with _recorded(entries, name), _answering(builds[name], children[name], settings) as child:
                 value = evaluate(child, data, metric, batch=batch, reference=reference, progress=share)
-                baseline = entries[ORIGINAL].metric if name != ORIGINAL else value
-                drop = None if baseline is None else metrics.drop(metric, baseline, value)
-                entries[name] = replace(
-                    entries[name],
-                    metric=value,
-                    drop=drop,
-                    arithmetic=REFERENCE if child.reference else KERNELS,
-                )
+                return value, REFERENCE if child.reference else KERNELS
+            return None
+
+        found = dict(zip(children, together(value_of, children), strict=True))
+    baseline = found.get(ORIGINAL)
+    for name, answer in found.items():
+        if answer is not None:
+            value, arithmetic = answer
+            drop = None if baseline is None else metrics.drop(metric, baseline[0], value)
+            entries[name] = replace(entries[name], metric=value, drop=drop, arithmetic=arithmetic)
 
 
 @contextlib.contextmanager

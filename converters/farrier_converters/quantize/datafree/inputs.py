@@ -134,7 +134,7 @@ def _first_moments(graph: Graph, name: str) -> list[_Known]:
     batch norms at their start, and the customary initialisations of layers without.
     """
     reached, norms, layers = {name}, [], []
-    for node in graph.build().proto.graph.node:
+    for node in graph.ordered():
         inputs = [n for n in node.input if n and graph.constant(n) is None]
         if len(inputs) != 1 or inputs[0] not in reached:
             continue

@@ -52,7 +52,7 @@ def twin(model: Model, batches: Callable[[], Iterator[dict[str, np.ndarray]]]) -
         return None
     rows = max((len(value) for value in first.values() if value.ndim), default=1)
     live = Graph(model)
-    types = infer(live.build().proto)
+    types = infer(live.without_weights())
     norms = [n for n in live.nodes if _values(live, n, types, rows) >= FEWEST_VALUES]
     layers = [_live_norm(live, n, types) for n in norms]
     if not norms and live.opset >= LEAST_OPSET and not any(standard(n, *NORMALISING) for n in live.nodes):

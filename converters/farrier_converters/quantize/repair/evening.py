@@ -54,6 +54,8 @@ def even(model: Model, shares: Mapping[str, np.ndarray]) -> tuple[Model, dict[st
     """Return the same function with even channels, and what each changed tensor has been divided by, [1, C, 1, ..]."""
     graph = Graph(model)
     pairs = [pair for pair in _pairs(graph) if pair.tensors[-1] in shares]
+    if not pairs:
+        return model, {}
     own_constants(graph, pairs)
     divided: dict[str, np.ndarray] = {}
     for pair in pairs:
@@ -79,6 +81,8 @@ def divisor(graph: Graph, tensor: str) -> np.ndarray | None:
 
 def follow(twin: Model, divided: Mapping[str, np.ndarray]) -> Model:
     """Return a twin in which these tensors are what they are in the evened model, and all others as before."""
+    if not divided:
+        return twin
     graph = Graph(twin)
     for name in [n for n in divided if n in graph.producer]:
         before = graph.fresh(f"{name}_uneven")

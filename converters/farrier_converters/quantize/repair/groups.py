@@ -50,7 +50,7 @@ def find(graph: Graph) -> Scalable:
     scaled where only those and layers with constant weights make and read its tensors. A Clip from zero (ReLU6) counts
     as homogeneous where it does not clip.
     """
-    types = infer(graph.build().proto)
+    types = infer(graph.without_weights())
     roots: dict[str, str] = {}
     fixed = {value.name for value in graph.inputs} | set(graph.outputs) | graph.captured
     layers, clips = [], {}

@@ -36,7 +36,7 @@ IN_DOUBT = 0.9  # of float's time: where both are about equal, integers take les
 
 def float_where_faster(graph: Graph, plan: Placement) -> frozenset[str]:
     """Return the first outputs of operators that the plan made integer, and that are faster left in float."""
-    types = infer(graph.build().proto)
+    types = infer(graph.without_weights())
     members = [node for node in graph.nodes if id(node) in plan.integer]
     if not any(standard(node, "Conv") or _is_product(graph, node) for node in members):
         return frozenset()
@@ -67,7 +67,7 @@ def float_where_faster(graph: Graph, plan: Placement) -> frozenset[str]:
 def _blocked(graph: Graph) -> frozenset[str]:
     """Return the tensors whose channels the engine keeps in blocks between float convolutions."""
     found: set[str] = set()
-    for node in graph.build().proto.graph.node:
+    for node in graph.ordered():
         if standard(node, "Conv") or (standard(node, *KEEP_BLOCKS) and found.intersection(node.input)):
             found.update(node.output)
     return frozenset(found)

@@ -25,7 +25,7 @@ def widen(graph: Graph, chosen: frozenset[str]) -> None:
     """Widen, in place, around the convolutions whose first output is in `chosen`."""
     if graph.opset < OPSET:
         return
-    types = infer(graph.build().proto)
+    types = infer(graph.without_weights())
     padded: dict[tuple[str, int], str] = {}
     for node in [n for n in graph.nodes if standard(n, "Conv") and n.output[0] in chosen]:
         weight = _weights(graph, node)
