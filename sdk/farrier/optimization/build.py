@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from farrier_contracts import targets
 from farrier_converters import compilers, passes
@@ -16,10 +15,9 @@ from farrier_converters.weights.marks import weights_precision
 
 from .recipe import options
 
-if TYPE_CHECKING:
-    pass
-
 TWIN = "twin"  # the folder inside a candidate's
+PLAIN = ("clean", "fuse")  # passes whose result hangs on the graph alone
+MADE = "\0made by "  # begins the name under which it is remembered; no tensor's begins so
 LEARNED = ("qat", "adaround")  # passes that clean, fuse and quantize, and then learn for minutes
 
 
@@ -104,14 +102,22 @@ def _untrained(candidate: Candidate) -> Candidate:
 def apply(model: Model, candidate: Candidate, context: passes.Context) -> tuple[Model, tuple[str, ...]]:
     """Run a candidate's passes; return the graph, and its digest after each of them.
 
-    `context.statistics` holds what calibration found, by the digest of the graph it ran on.
+    `context.statistics` holds, by a graph's digest, what calibration found, and what the passes that hang on the graph
+    alone made of it.
     """
     digests: list[str] = []
     known = {} if context.statistics is None else context.statistics
     for step in candidate.steps:
-        own = replace(context, statistics=known.setdefault("".join(digests[-1:]), {}))
-        model = passes.get(step.name).run(model, options(step), own)
-        digests.append(digest_of(model))
+        of_graph = known.setdefault("".join(digests[-1:]), {})
+        plain = MADE + step.name if step.name in PLAIN and not step.options else ""
+        if plain in of_graph:
+            model, digest = of_graph[plain]
+        else:
+            model = passes.get(step.name).run(model, options(step), replace(context, statistics=of_graph))
+            digest = digest_of(model)
+        if plain:
+            of_graph[plain] = model, digest
+        digests.append(digest)
     return model, tuple(digests)
 
 
