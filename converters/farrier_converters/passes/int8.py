@@ -25,7 +25,7 @@ from ..quantize.nearest import NearestSettings, distances, nearest
 from ..quantize.observe import METHODS, Observer
 from ..quantize.placement import Placement, place
 from ..quantize.repair import evening
-from ..quantize.repair.bias import correct, correct_by_means
+from ..quantize.repair.bias import correct, correct_by_means, input_means
 from ..quantize.rewrite import NARROW_BITS, QdqWriter, Widths, set_reason
 from ..quantize.scales import BITS
 from ..quantize.speed.fit import fit
@@ -44,6 +44,7 @@ AUTO_METHODS = ("mse", "minmax", "percentile")
 ALONE = "\0alone"  # no tensor is called so
 SHARES = "\0shares"  # the sizes of channels, by tensor, that `evening.sizes` found
 EVEN = "\0even"  # what calibration found where those channels were divided: it rounds otherwise
+MEANS = "\0means"  # the means of a twin's channels, by tensor
 LIKENESS = 0.5  # of the outputs' variance: an error beyond it is not one of rounding
 FEW = NearestSettings(rows=16, values=1 << 21)
 WEIGHT_METHODS = (AUTO, "max", "mse")
@@ -253,7 +254,10 @@ def _quantized(model: Model, options: Int8Options, context: Context, *, correcti
         if twin is None:
             correct(writer, context.calibration)
         else:
-            correct_by_means(writer, twin, context.calibration)
+            known_means = {} if statistics is None else statistics
+            if MEANS not in known_means:
+                known_means[MEANS] = input_means(model, twin, context.calibration)
+            correct_by_means(writer, known_means[MEANS])
     return writer.write(ranges)
 
 

@@ -7,7 +7,7 @@ on each other along residual connections.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -50,33 +50,38 @@ def correct(writer: QdqWriter, batches: Batches, settings: NearestSettings = ROW
     return len(layers)
 
 
-def correct_by_means(writer: QdqWriter, model: Model, batches: Batches) -> int:
-    """Add to the biases what rounded weights lose on average, by the channel means that a model has of their inputs.
+def correct_by_means(writer: QdqWriter, means: Mapping[str, np.ndarray]) -> int:
+    """Add to the biases what rounded weights lose on average where the channels of their inputs have these means.
 
-    Only weights are looked at, not what rounding the inputs loses; what they read `model` must have under its name.
+    Only weights are looked at, not what rounding the inputs loses; returns how many layers were corrected.
     """
-    known = infer(model.proto).keys() - {spec.name for spec in model.inputs}
-    layers = [node for node in _correctable(writer) if node.input[0] in known]
-    probe, asked = Graph(model), dict[str, str]()
+    layers = [node for node in _correctable(writer) if node.input[0] in means]
     for node in layers:
-        weight = writer.graph.constant(node.input[1])
-        assert weight is not None
-        if node.input[0] not in asked:
-            asked[node.input[0]] = _channel_means(probe, node.input[0], weight.ndim)
+        _add(writer.graph, node, _missing(writer, node, means[node.input[0]]))
+    return len(layers)
+
+
+def input_means(model: Model, twin: Model, batches: Batches) -> dict[str, np.ndarray]:
+    """Return the mean of each channel, float64, of what the Conv and Gemm of a model read and its twin has too.
+
+    That is of all of them, whichever will be corrected: the engine rounds otherwise where fewer tensors are asked for.
+    """
+    graph, probe = Graph(model), Graph(twin)
+    known = infer(twin.proto).keys() - {spec.name for spec in twin.inputs}
+    layers = [n for n in graph.nodes if standard(n, "Conv", "Gemm") and n.input[0] in known]
+    weights = {node.input[0]: graph.constant(node.input[1]) for node in layers}
+    asked = {n: _channel_means(probe, n, w.ndim) for n, w in weights.items() if w is not None}
     if not asked:
-        return 0
-    probe.outputs.extend(asked.values())  # keeps them alive
+        return {}
     names = list(asked.values())
+    probe.outputs.extend(names)  # keeps them alive
     session = run.session(run.up_to(probe.build().proto, names), threads=run.THREADS)
     sums, count = [np.zeros(1)] * len(names), 0
     for feeds in batches():
         count += 1
         found = (np.asarray(v, np.float64).ravel() for v in session.run(names, feeds))
         sums = [s + v for s, v in zip(sums, found, strict=True)]
-    means = {name: total / max(count, 1) for name, total in zip(asked, sums, strict=True)}
-    for node in layers:
-        _add(writer.graph, node, _missing(writer, node, means[node.input[0]]))
-    return len(layers)
+    return {name: total / max(count, 1) for name, total in zip(asked, sums, strict=True)}
 
 
 def _missing(writer: QdqWriter, node: onnx.NodeProto, mean: np.ndarray) -> np.ndarray:
