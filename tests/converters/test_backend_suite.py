@@ -106,7 +106,7 @@ def test_case(name, tmp_path, apply, outputs):
     found = outputs(quantized, _copy(feeds))
     assert [array.shape for array in found] == [array.shape for array in original]
     context = passes.Context(calibration=lambda: iter([_copy(feeds)]))
-    balanced = apply(fused, "equalize", ("smooth", {"explicit": True}), context=context)
+    balanced = apply(fused, "equalize", "centre", ("smooth", {"explicit": True}), context=context)
     assert run.same(outputs(balanced, _copy(feeds)), original, tolerance=TOLERANCE)
     for step in (
         ("int8", {"fit": True}),

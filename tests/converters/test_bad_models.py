@@ -20,7 +20,7 @@ VNNI = targets.get("x86-vnni")
 STEPS = {
     "int8": ("clean", "fuse", "int8", "shrink"),
     "fitted": ("clean", "fuse", ("int8", {"fit": True}), "shrink"),
-    "balanced": ("clean", "fuse", "equalize", "smooth", "int8", "shrink"),
+    "balanced": ("clean", "fuse", "equalize", "centre", "smooth", "int8", "shrink"),
     "weights": (("int8-weights", {"smallest": 64}), "shrink"),
     "packed": (("int8-weights", {"smallest": 64, "packed": True}), "shrink"),
     "dynamic": (("int8-dynamic", {"smallest": 64}), "shrink"),

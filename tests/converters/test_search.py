@@ -155,7 +155,7 @@ def test_one_scale_per_tensor_wants_equal_channels_first():
     for candidate in search.plan(replace(targets.get("arm64"), toolchains=(toolchain,)), ["int8", "fp16"]):
         names = [step.name for step in candidate.steps]
         if candidate.precision == "int8":
-            assert names == ["clean", "fuse", "equalize", "int8"]
+            assert names == ["clean", "fuse", "equalize", "centre", "int8"]
         else:
             assert names == ["clean", "fuse", "fp16"]
 

@@ -168,13 +168,23 @@ class _Planner:
             fill = (
                 self.graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1)
             )
-            if attribute(node, "mode", b"constant") == b"constant" and (fill is None or fill.any()):
+            if attribute(node, "mode", b"constant") == b"constant" and (
+                fill is None or (fill.any() and not self._is_least(node.input[0], fill))
+            ):
                 return "it pads with something other than zero"
         if standard(node, "Resize") and attribute(node, "mode", b"nearest") == b"cubic":
             return "cubic interpolation leaves the range of its input"
         if standard(node, "MaxPool") and len(node.output) > 1 and node.output[1]:
             return "it returns indices"
         return None
+
+    def _is_least(self, name: str, fill: np.ndarray) -> bool:
+        """Whether a value is the least that a tensor can take on: the quantizer's range reaches as far."""
+        maker = self.graph.producer.get(name)
+        if maker is None or not standard(maker, "Clip") or len(maker.input) < 2:
+            return False
+        low = self.graph.constant(maker.input[1])
+        return low is not None and bool(low.reshape(()) == fill.reshape(()))
 
     def _linear_obstacle(self, node: onnx.NodeProto) -> str | None:
         if not all(self._is_float(name) for name in (node.input[0], node.output[0])):

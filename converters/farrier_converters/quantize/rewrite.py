@@ -217,8 +217,14 @@ class QdqWriter:
     def _pad_integers(self, pad: onnx.NodeProto, name: str) -> None:
         """Let Pad work on the integers themselves: ONNX Runtime would pad in float between two conversions."""
         integers = self.graph.fresh(f"{name}_quantized")
-        parameters = self._parameters(self.affine(name))
-        rest = [*pad.input[1:2], parameters[1], *pad.input[3:]]
+        affine = self.affine(name)
+        parameters = self._parameters(affine)
+        fill = self.graph.constant(pad.input[2]) if len(pad.input) > 2 and pad.input[2] else np.zeros(1)
+        filled = parameters[1]
+        if fill is not None and fill.any():
+            integer = self._integers(scales.quantize(fill.reshape(()), affine), affine)
+            filled = self.graph.add_constant(f"{name}_fill", integer)
+        rest = [*pad.input[1:2], filled, *pad.input[3:]]
         source = self.integers[pad.input[0]]
         del pad.input[:]
         pad.input.extend([source, *rest])

@@ -87,13 +87,13 @@ def plan(target: Target, precisions: Sequence[str] | None = None) -> tuple[Candi
 def suit(steps: tuple[Step, ...], arithmetic: Arithmetic | None) -> tuple[Step, ...]:
     """Return the passes as an arithmetic needs them.
 
-    With one scale for all channels of a weight tensor, the channels are given like ranges before they are rounded.
+    With one scale for all channels of a weight tensor, the channels are given like ranges before they are rounded; and
+    where that one is symmetric for activations too, they are centred around zero.
     """
     if arithmetic is None or arithmetic.per_channel:
         return steps
-    return tuple(
-        part for step in steps for part in ((Step("equalize"), step) if step.name == "int8" else (step,))
-    )
+    before = (Step("equalize"), Step("centre")) if arithmetic.symmetric_activations else (Step("equalize"),)
+    return tuple(part for step in steps for part in ((*before, step) if step.name == "int8" else (step,)))
 
 
 def suited(model: Model) -> tuple[str, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..graph.edit import Graph
-from ..graph.types import infer
-from ..model import Model
-from ..quantize.repair import balance, groups
-from ..quantize.repair.equalization import equalize
-from . import Context, Pass
+from ...graph.edit import Graph
+from ...graph.types import infer
+from ...model import Model
+from ...quantize.repair import balance, groups
+from ...quantize.repair.equalization import equalize
+from .. import Context, Pass
 
 
 @dataclass(frozen=True)

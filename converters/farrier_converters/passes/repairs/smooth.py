@@ -8,14 +8,14 @@ import numpy as np
 
 from farrier_contracts.errors import UsageError
 
-from ..graph.edit import Graph
-from ..graph.types import infer
-from ..model import Model
-from ..quantize.reasons import set_reason
-from ..quantize.repair import smoothing
-from ..quantize.repair.smoothing import Site
-from ..quantize.rules import NOT_SMOOTHED
-from . import Context, Pass
+from ...graph.edit import Graph
+from ...graph.types import infer
+from ...model import Model
+from ...quantize.reasons import set_reason
+from ...quantize.repair import smoothing
+from ...quantize.repair.smoothing import Site
+from ...quantize.rules import NOT_SMOOTHED
+from .. import Context, Pass
 
 
 @dataclass(frozen=True)
