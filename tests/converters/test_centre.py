@@ -88,7 +88,7 @@ def test_centred_networks_compute_the_same(
 ):
     model = _network(make_model, seed, bias=bias, clip=clip, pads=pads, depthwise=depthwise, opset=opset)
     rows = _rows(seed=seed)
-    centred = apply(model, "centre", context=_context(rows))
+    centred = apply(model, ("centre", {"method": "minmax"}), context=_context(rows))
     assert "Relu" not in _ops(centred)
     assert _ops(centred).count("Pad") == pads
     wanted = outputs(model, {"x": rows})[0]
@@ -137,7 +137,7 @@ def test_what_others_read_as_it_is_stays(make_model, apply, outputs, other):
     graph.node.append(other)
     graph.output.append(helper.make_tensor_value_info("z", 1, None))
     rows = _rows()
-    centred = apply(model, "centre", context=_context(rows))
+    centred = apply(model, ("centre", {"method": "minmax"}), context=_context(rows))
     assert _ops(centred).count("Relu") == 1
     for found, wanted in zip(outputs(centred, {"x": rows}), outputs(model, {"x": rows}), strict=True):
         assert np.allclose(found, wanted, atol=1e-5)

@@ -24,7 +24,7 @@ from ..quantize.edges import wide
 from ..quantize.nearest import NearestSettings, distances, nearest
 from ..quantize.observe import METHODS, Observer
 from ..quantize.placement import Placement, place
-from ..quantize.repair import evening
+from ..quantize.repair import centring, evening
 from ..quantize.repair.bias import correct, correct_by_means, input_means
 from ..quantize.rewrite import NARROW_BITS, QdqWriter, Widths, set_reason
 from ..quantize.scales import BITS
@@ -240,7 +240,8 @@ def _quantized(model: Model, options: Int8Options, context: Context, *, correcti
     statistics = _statistics(context, EVEN) if divided else context.statistics
     observers = _observed(model, graph, plan, options, replace(context, twin=twin, statistics=statistics))
     ranges = {
-        name: observer.range(
+        name: (arithmetic.symmetric_activations and centring.span(graph, name))
+        or observer.range(
             options.methods.get(name, options.method),
             percentile=options.percentile,
             bits=widths.activation([name]),
@@ -258,6 +259,9 @@ def _quantized(model: Model, options: Int8Options, context: Context, *, correcti
             if MEANS not in known_means:
                 known_means[MEANS] = input_means(model, twin, context.calibration)
             correct_by_means(writer, known_means[MEANS])
+    elif arithmetic.symmetric_activations:
+        writer.set_ranges(ranges)
+        correct_by_means(writer, centring.zeros(graph))
     return writer.write(ranges)
 
 

@@ -18,7 +18,7 @@ from ..int8 import NEWEST, OPSET
 
 @dataclass(frozen=True)
 class CentreOptions:
-    """By which range method the upper end of a tensor is found; it is moved down by half of that."""
+    """By which range method the upper end of a tensor is found: it is moved down by half of that, and cut off there."""
 
     method: str = "mse"
 
@@ -29,7 +29,7 @@ class CentreOptions:
 
 
 def run(model: Model, options: CentreOptions, context: Context) -> Model:
-    """Return an equal graph (to float32 rounding) whose Relu results use both signs; clean and fuse first.
+    """Return the same function with Relu results of both signs, cut off where a range would be; clean and fuse first.
 
     A model without such tensors comes back itself, and so does any without data of its own: made-up inputs do not
     show how far its tensors reach. Raises InputError for data that does not fit.

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from ...graph.edit import Graph, attribute, set_attribute, standard
+from ..scales import Range
 
 LAYERS = ("Conv", "Gemm")
 
@@ -49,14 +50,15 @@ def sites(graph: Graph) -> list[Site]:
 
 
 def centre(graph: Graph, site: Site, middle: float) -> None:
-    """Move a tensor down by `middle`, in place; the function of the graph stays. Index the graph afterwards."""
+    """Move a tensor down by `middle`, in place, and cut it off as far above zero. Index the graph afterwards.
+
+    Below twice `middle`, the function of the graph stays.
+    """
     by = np.float32(middle)
     _add_to_bias(graph, site.layer, np.full(_outputs(graph, site.layer), -by))
     name = graph.fresh(f"{site.name}_centred")
     moved = graph.fresh(f"{site.name}_moved")
-    high = _bounds(graph, site.activation)[1]
-    limits = [graph.add_constant(f"{name}_least", np.array(-by))]
-    limits += [] if high is None else [graph.add_constant(f"{name}_most", np.array(high - by, np.float32))]
+    limits = [graph.add_constant(f"{name}_{end}", np.array(v)) for end, v in (("least", -by), ("most", by))]
     site.layer.output[0] = moved
     graph.add_node("Clip", [moved, *limits], name)
     graph.remove([site.activation])
@@ -68,6 +70,40 @@ def centre(graph: Graph, site: Site, middle: float) -> None:
         )
         _add_to_bias(graph, node, by * weight.sum(axis=axes, dtype=np.float64))
         node.input[0] = _padded(graph, node, name, limits[0], weight.ndim)
+
+
+def span(graph: Graph, name: str) -> Range | None:
+    """Return the range of a tensor that a Clip keeps within -c..c, None for any other.
+
+    It has to be met exactly: half of all values may lie at one end, and each would be wrong by what is missing.
+    """
+    node = graph.producer.get(name)
+    if node is None or not standard(node, "Clip"):
+        return None
+    low, high = _bounds(graph, node)
+    return Range(low, high) if low is not None and high is not None and low == -high < 0 else None
+
+
+def zeros(graph: Graph) -> dict[str, np.ndarray]:
+    """Return, for each centred tensor that layers read, what stands for zero there, per channel.
+
+    The biases of its readers hold that times the sum of their weights: after these are rounded, it has to be the sum of
+    the rounded ones (`bias.correct_by_means` does that), or zero would no longer give zero.
+    """
+    found = {}
+    for node in graph.nodes:
+        if not standard(node, *LAYERS) or graph.constant(node.input[1]) is None:
+            continue
+        maker = graph.producer.get(node.input[0])
+        extent = span(
+            graph, maker.input[0] if maker is not None and standard(maker, "Pad") else node.input[0]
+        )
+        if extent is not None:
+            shape = graph.initializers[node.input[1]].dims
+            turned = node.op_type == "Gemm" and not attribute(node, "transB", 0)
+            channels = shape[0] if turned else shape[1] * attribute(node, "group", 1)
+            found[node.input[0]] = np.full(channels, extent.low)
+    return found
 
 
 def _padded(graph: Graph, node: onnx.NodeProto, name: str, fill: str, rank: int) -> str:
