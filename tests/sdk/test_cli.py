@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 
@@ -59,6 +60,18 @@ def test_wrong_usage(arguments, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "farrier --help" in error
+
+
+def test_an_interrupt_that_comes_after_the_last_word_changes_nothing():
+    """What is piped is flushed when Python has begun to end: by then it has given up its own handler."""
+    for _ in range(5):
+        with subprocess.Popen(
+            [sys.executable, "-m", "farrier", "--version"], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout
+            assert __version__ in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+        assert process.returncode == 0
 
 
 def test_version(capsys):

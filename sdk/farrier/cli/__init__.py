@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -71,6 +72,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _report(error)
     return code if isinstance(code, int) else 0
+
+
+def script() -> int:
+    """Run the process's command and return its exit code, as the last thing that this process does.
+
+    While Python ends, it gives signals back to the system: an interrupt then would kill a process that has written and
+    said all, and its exit code would say that it had failed.
+    """
+    code = main()
+    if code == 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
 
 
 def _report_usage(error: click.ClickException) -> int:
