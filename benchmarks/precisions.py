@@ -27,7 +27,7 @@ from zoo.store import DEFAULT
 from farrier.optimization import recipe
 from farrier_contracts import targets
 from farrier_converters import measure, model, passes
-from farrier_converters.graph.shrink import shrink
+from farrier_converters.graph.compact.shrink import shrink
 from farrier_converters.search import WAYS, Candidate, plan
 
 ROOT = Path(__file__).resolve().parent.parent

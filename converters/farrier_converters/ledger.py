@@ -8,8 +8,8 @@ import onnx
 
 from farrier_contracts.targets import Target
 
+from .graph.compact.loaded import made_at_load
 from .graph.edit import Graph, standard
-from .graph.loaded import made_at_load
 from .graph.types import TensorType, infer
 from .inner import inner_operators
 from .model import Model

@@ -12,8 +12,8 @@ from onnx import helper
 from farrier_contracts.targets import Arithmetic
 from farrier_converters import data, passes
 from farrier_converters.compare import CompareSettings, drop_report
+from farrier_converters.graph.compact.shrink import shrink
 from farrier_converters.graph.edit import Graph
-from farrier_converters.graph.shrink import shrink
 from farrier_converters.model import Model, from_proto
 
 FEW = CompareSettings(rows=24, batch=8)

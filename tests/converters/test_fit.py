@@ -15,9 +15,10 @@ from onnx import helper
 from farrier_contracts import targets
 from farrier_contracts.targets import Arithmetic
 from farrier_converters import passes
-from farrier_converters.graph import palette, run
+from farrier_converters.graph import run
+from farrier_converters.graph.compact import palette
+from farrier_converters.graph.compact.shrink import shrink
 from farrier_converters.graph.edit import Graph
-from farrier_converters.graph.shrink import shrink
 from farrier_converters.ledger import ledger
 from farrier_converters.model import load
 from farrier_converters.quantize import reasons, rules

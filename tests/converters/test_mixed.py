@@ -15,7 +15,7 @@ from farrier_contracts import targets
 from farrier_contracts.targets import Arithmetic
 from farrier_converters import passes
 from farrier_converters.graph import run
-from farrier_converters.graph.shrink import shrink
+from farrier_converters.graph.compact.shrink import shrink
 from farrier_converters.ledger import ledger
 from farrier_converters.mixed.search import MOST_VALIDATIONS, search
 from farrier_converters.mixed.sensitivity import measure

@@ -23,20 +23,18 @@ def test_results_come_in_the_order_of_the_items_whichever_ends_first():
     assert together(part, []) == []
 
 
-def test_what_one_part_raises_is_raised_and_no_other_begins():
+def test_what_one_part_raises_is_raised_and_hardly_another_begins():
     begun: list[int] = []
-    failed, ended = threading.Event(), threading.Event()
+    failed = threading.Event()
 
     def part(item: int) -> int:
         begun.append(item)
         if item == 0:
             raise ValueError("the first")
-        assert failed.wait(10)
-        ended.set()
+        assert failed.wait(10)  # seconds: the one that a free thread takes up before the failure is seen
         return item
 
     with pytest.raises(ValueError, match="the first"):
-        together(part, range(8))
+        together(part, range(8), workers=1)
     failed.set()
-    assert ended.wait(10) or begun == [0]
-    assert len(begun) < 8
+    assert begun in ([0], [0, 1])

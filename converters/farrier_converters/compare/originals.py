@@ -8,8 +8,8 @@ import onnx
 from farrier_contracts.errors import FarrierError
 
 from .. import passes
+from ..graph.compact.names import BEFORE
 from ..graph.edit import Graph, attribute, standard
-from ..graph.names import BEFORE
 from ..model import Model
 from ..quantize.repair import evening
 from .pairs import ACTIVATIONS

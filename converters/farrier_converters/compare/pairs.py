@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..graph.compact.names import BEFORE
 from ..graph.edit import Graph, reads, standard
-from ..graph.names import BEFORE
 from ..model import subgraphs
 from ..quantize.repair import evening
 from ..quantize.rules import CARRIERS

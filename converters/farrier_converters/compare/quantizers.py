@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from ..graph.compact.loaded import loaded
 from ..graph.edit import Graph, attribute, standard
-from ..graph.loaded import loaded
 
 LIMITS = {np.dtype(np.uint8): (0, 255), np.dtype(np.int8): (-128, 127), np.dtype(np.uint16): (0, 65535)}
 LIMITS |= {np.dtype(np.int16): (-32768, 32767), np.dtype(np.int32): (-(2**31), 2**31 - 1)}

@@ -7,7 +7,7 @@ from pathlib import Path
 from farrier_contracts.errors import InputError
 from farrier_contracts.targets import Toolchain
 
-from ..graph.shrink import shrink
+from ..graph.compact.shrink import shrink
 from ..measure.child import Child, EngineFailure
 from ..model import Model, save
 

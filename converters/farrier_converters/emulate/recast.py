@@ -11,8 +11,8 @@ import onnx
 
 from farrier_contracts.targets import Arithmetic
 
+from ..graph.compact.loaded import loaded
 from ..graph.edit import Graph, attribute, standard
-from ..graph.loaded import loaded
 from ..model import Model
 
 BYTES = (np.dtype(np.uint8), np.dtype(np.int8))

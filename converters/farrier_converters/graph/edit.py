@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -98,17 +98,17 @@ class Graph:
 
     def build(self) -> Model:
         """Return the edited model: nodes sorted, nodes and initializers that nothing needs left out."""
-        return from_proto(self._proto(lambda _tensor: True), self.model.name)
+        return from_proto(self._proto(weights=True), self.model.name)
 
     def without_weights(self) -> onnx.ModelProto:
-        """Return what `build` would, with large initializers as inputs: no shape depends on them, and copies cost."""
-        return self._proto(lambda tensor: math.prod(tensor.dims) <= SMALL_ELEMENTS)
+        """Return what `build` would, with large initializers as inputs without values: for types, and cheap."""
+        return self._proto(weights=False)
 
     def ordered(self) -> list[onnx.NodeProto]:
         """Return the nodes that an output needs, themselves and not copies, sorted topologically."""
         return _live(_sorted(self.nodes), self.outputs)
 
-    def _proto(self, keep: Callable[[onnx.TensorProto], bool]) -> onnx.ModelProto:
+    def _proto(self, *, weights: bool) -> onnx.ModelProto:
         nodes = self.ordered()
         used = {name for node in nodes for name in reads(node)} | set(self.outputs)
         source = self.model.proto
@@ -118,16 +118,11 @@ class Graph:
         proto.ir_version = max(source.ir_version, 10 if self.opset >= 21 else 7)
         proto.graph.name = source.graph.name or "graph"
         proto.graph.node.extend(nodes)
-        kept, left = [], []
-        for name, tensor in self.initializers.items():
-            if name in used:
-                (kept if keep(tensor) else left).append((name, tensor))
-        proto.graph.initializer.extend(tensor for _, tensor in kept)
         proto.graph.sparse_initializer.extend(source.graph.sparse_initializer)
         proto.graph.input.extend(self.inputs)
-        proto.graph.input.extend(
-            helper.make_tensor_value_info(name, t.data_type, list(t.dims)) for name, t in left
-        )
+        for name, tensor in self.initializers.items():
+            if name in used:
+                add_initializer(proto.graph, tensor, whole=weights)
         proto.graph.output.extend(source.graph.output)
         return proto
 
@@ -146,6 +141,14 @@ class Graph:
         tensor.name = node.output[0]
         self.initializers[tensor.name] = tensor
         return True
+
+
+def add_initializer(graph: onnx.GraphProto, tensor: onnx.TensorProto, *, whole: bool) -> None:
+    """Add a constant to a graph; a large one that need not be whole becomes an input: no shape hangs on its values."""
+    if whole or math.prod(tensor.dims) <= SMALL_ELEMENTS:
+        graph.initializer.append(tensor)
+    else:
+        graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:

@@ -31,9 +31,9 @@ def large_blocks_mapped() -> Iterator[None]:
     """Have glibc map every block of `MAPPED_BYTES` on its own meanwhile, so that freed tensors leave no holes.
 
     Left alone, it raises that limit with each larger block that is freed, and tensors then leave holes in the heap: the
-    same calibration of a face detector peaked between 160 and 250 MiB from run to run, now at 144. Mapping costs a page
-    fault for each page that is touched, so afterwards the limits are those that glibc itself ends up with. Other C
-    libraries do without.
+    same calibration of a face detector peaked between 157 and 209 MiB from run to run, now at 157. Mapping costs a page
+    fault for each page that is touched: with a limit of 256 KiB it took a third longer, for 20 MiB less. Afterwards the
+    limits are those that glibc itself ends up with. Other C libraries do without.
     """
     _limit_heap(MAPPED_BYTES, HEAP_BYTES)
     try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from dataclasses import dataclass
 
 import onnx
 
-from .edit import SMALL_ELEMENTS
+from .edit import add_initializer
 
 FLOAT = onnx.TensorProto.FLOAT
 
@@ -54,10 +53,5 @@ def _light(proto: onnx.ModelProto) -> onnx.ModelProto:
     known = {tensor.name for tensor in source.initializer}
     graph.input.extend(value for value in source.input if value.name not in known)
     for tensor in source.initializer:
-        if math.prod(tensor.dims) <= SMALL_ELEMENTS:
-            graph.initializer.append(tensor)
-        else:
-            graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            )
+        add_initializer(graph, tensor, whole=False)
     return light

@@ -9,8 +9,6 @@ import numpy as np
 
 from .child import Child, EngineFailure
 
-LONG_ROUNDS = 1.5  # that a first call takes: the next will fill a round too, and need not be counted
-
 
 @dataclass(frozen=True)
 class LatencySettings:
@@ -109,9 +107,9 @@ def _noisy(
 
 
 def _calls_per_round(child: Child, feeds: Feeds, settings: LatencySettings) -> int:
-    warm_up, _ = child.time(feeds, 1)
-    if warm_up[0] / 1e9 > LONG_ROUNDS * settings.round_s:
-        return 1
-    ns, _ = child.time(feeds, settings.probe_calls)
+    child.time(feeds, 1)  # the warm-up
+    ns, _ = child.time(feeds, 1)
+    if ns[0] / 1e9 < settings.round_s:  # else this one fills a round
+        ns, _ = child.time(feeds, settings.probe_calls)
     once_s = max(float(np.median(ns)) / 1e9, 1e-9)
     return int(min(max(settings.round_s / once_s, 1), settings.max_calls))

@@ -14,7 +14,7 @@ import numpy as np
 from farrier_contracts.errors import InputError
 
 from ..graph import run
-from ..graph.shrink import shrink
+from ..graph.compact.shrink import shrink
 from ..model import Model
 from ..passes import Context
 from . import profile

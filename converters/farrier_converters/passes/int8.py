@@ -12,7 +12,7 @@ import numpy as np
 from farrier_contracts.errors import InputError, UsageError
 from farrier_contracts.targets import Arithmetic
 
-from ..graph import fours
+from ..graph.compact import fours
 from ..graph.edit import Graph
 from ..graph.run import large_blocks_mapped
 from ..graph.types import infer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..graph.shrink import shrink
+from ..graph.compact.shrink import shrink
 from ..model import Model
 from . import Context, Pass
 

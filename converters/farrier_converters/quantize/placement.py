@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
+from ..graph.bounds import bounds
 from ..graph.edit import Graph, attribute, reads, standard
 from ..graph.types import FLOAT, TensorType, infer
 from . import rules
@@ -181,10 +182,8 @@ class _Planner:
     def _is_least(self, name: str, fill: np.ndarray) -> bool:
         """Whether a value is the least that a tensor can take on: the quantizer's range reaches as far."""
         maker = self.graph.producer.get(name)
-        if maker is None or not standard(maker, "Clip") or len(maker.input) < 2:
-            return False
-        low = self.graph.constant(maker.input[1])
-        return low is not None and bool(low.reshape(()) == fill.reshape(()))
+        ends = None if maker is None else bounds(self.graph, maker)
+        return ends is not None and fill.size == 1 and ends[0] == float(fill.reshape(()))
 
     def _linear_obstacle(self, node: onnx.NodeProto) -> str | None:
         if not all(self._is_float(name) for name in (node.input[0], node.output[0])):

@@ -11,8 +11,9 @@ import onnx
 from farrier_contracts.errors import InputError
 from farrier_contracts.targets import Arithmetic
 
+from ..graph.bounds import bounds
+from ..graph.compact.names import BEFORE
 from ..graph.edit import Graph, attribute, replace, standard
-from ..graph.names import BEFORE
 from ..model import Model
 from . import rules, scales
 from .fences import fence
@@ -23,7 +24,7 @@ from .scales import Affine, Range
 __all__ = ["REASON_KEY", "Known", "QdqWriter", "Widths", "set_reason"]
 
 
-NARROW_BITS = 4  # of weights: the file stores them in half a byte, see `graph.fours`
+NARROW_BITS = 4  # of weights: the file stores them in half a byte, see `graph.compact.fours`
 
 
 @dataclass(frozen=True)
@@ -209,10 +210,10 @@ class QdqWriter:
             return False
         affine = self.affine(name)
         low, high = (-affine.zero_point * affine.scale, (affine.levels - affine.zero_point) * affine.scale)
-        bounds = [self.graph.constant(n) if n else None for n in (*node.input[1:], "", "")][:2]
-        if node.op_type == "Relu":
-            bounds = [np.zeros(()), None]
-        return (bounds[0] is None or low >= bounds[0]) and (bounds[1] is None or high <= bounds[1])
+        ends = bounds(self.graph, node)
+        return (
+            ends is not None and (ends[0] is None or low >= ends[0]) and (ends[1] is None or high <= ends[1])
+        )
 
     def _pad_integers(self, pad: onnx.NodeProto, name: str) -> None:
         """Let Pad work on the integers themselves: ONNX Runtime would pad in float between two conversions."""

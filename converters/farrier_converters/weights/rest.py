@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..graph import palette
+from ..graph.compact import palette
 from ..graph.edit import Graph
 from .pools import Pool, Writer
 

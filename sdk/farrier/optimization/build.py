@@ -109,14 +109,13 @@ def apply(model: Model, candidate: Candidate, context: passes.Context) -> tuple[
     known = {} if context.statistics is None else context.statistics
     for step in candidate.steps:
         of_graph = known.setdefault("".join(digests[-1:]), {})
-        plain = MADE + step.name if step.name in PLAIN and not step.options else ""
-        if plain in of_graph:
-            model, digest = of_graph[plain]
-        else:
+        made = of_graph.get(MADE + step.name)
+        if made is None or step.options:
             model = passes.get(step.name).run(model, options(step), replace(context, statistics=of_graph))
-            digest = digest_of(model)
-        if plain:
-            of_graph[plain] = model, digest
+            made = model, digest_of(model)
+            if step.name in PLAIN and not step.options:
+                of_graph[MADE + step.name] = made
+        model, digest = made
         digests.append(digest)
     return model, tuple(digests)
 

@@ -31,8 +31,8 @@ class CentreOptions:
 def run(model: Model, options: CentreOptions, context: Context) -> Model:
     """Return the same function with Relu results of both signs, cut off where a range would be; clean and fuse first.
 
-    A model without such tensors comes back itself, and so does any without data of its own: made-up inputs do not
-    show how far its tensors reach. Raises InputError for data that does not fit.
+    A model without such tensors comes back itself, and so does any without calibration data, or with a twin to be
+    observed in its place: that has no tensors of these names. Raises InputError for data that does not fit.
     """
     if context.calibration is None or context.twin is not None:
         return model

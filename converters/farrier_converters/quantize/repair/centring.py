@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from ...graph.bounds import bounds
 from ...graph.edit import Graph, attribute, set_attribute, standard
 from ..scales import Range
 
@@ -33,7 +34,8 @@ def sites(graph: Graph) -> list[Site]:
     """Return the results of a Relu (or a Clip from zero) behind a layer that layers alone read, in graph order."""
     found = []
     for node in graph.nodes:
-        if not standard(node, "Relu", "Clip") or _bounds(graph, node)[0] != 0:
+        ends = bounds(graph, node)
+        if ends is None or ends[0] != 0:
             continue
         name, layer = node.output[0], graph.producer.get(node.input[0])
         readers = tuple(graph.readers.get(name, ()))
@@ -78,9 +80,7 @@ def span(graph: Graph, name: str) -> Range | None:
     It has to be met exactly: half of all values may lie at one end, and each would be wrong by what is missing.
     """
     node = graph.producer.get(name)
-    if node is None or not standard(node, "Clip"):
-        return None
-    low, high = _bounds(graph, node)
+    low, high = (None if node is None else bounds(graph, node)) or (None, None)
     return Range(low, high) if low is not None and high is not None and low == -high < 0 else None
 
 
@@ -159,18 +159,3 @@ def _constant(graph: Graph, node: onnx.NodeProto) -> bool:
 def _outputs(graph: Graph, node: onnx.NodeProto) -> int:
     shape = graph.initializers[node.input[1]].dims
     return int(shape[0] if node.op_type == "Conv" or attribute(node, "transB", 0) else shape[-1])
-
-
-def _bounds(graph: Graph, node: onnx.NodeProto) -> tuple[float | None, float | None]:
-    """Return the constant bounds of a Relu or Clip; None for one that it has not, or that is computed."""
-    if node.op_type == "Relu":
-        return 0.0, None
-    if len(node.input) == 1:  # before opset 11
-        return attribute(node, "min"), attribute(node, "max")
-    found: list[float | None] = []
-    for name in (*node.input[1:3], "", "")[:2]:
-        value = graph.constant(name) if name else None
-        if name and value is None:
-            return None, None
-        found.append(None if value is None else float(value.reshape(())))
-    return found[0], found[1]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from ...graph.bounds import bounds
 from ...graph.edit import Graph, attribute, reads, replace, standard
 from ...graph.types import TensorType, infer
 from .equalization import HOMOGENEOUS, scalable
@@ -132,11 +133,7 @@ def _top(graph: Graph, node: onnx.NodeProto) -> float | None:
     """Return where a Clip from zero clips; None for any other node."""
     if not standard(node, "Clip") or node.input[0] in graph.initializers:
         return None
-    if graph.opset < 11:
-        low, high = attribute(node, "min", None), attribute(node, "max", None)
-    else:
-        bounds = [graph.constant(name) if name else None for name in (*node.input[1:], "", "")][:2]
-        low, high = (None if bound is None else float(bound.reshape(-1)[0]) for bound in bounds)
+    low, high = bounds(graph, node) or (None, None)
     return high if low == 0.0 and high is not None and high > 0 else None
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import onnx
 
-from .edit import Graph, standard
+from ..edit import Graph, standard
 
 OPSET = 21  # the first that knows INT4
 FEWEST = 128  # elements; fewer are not worth a node

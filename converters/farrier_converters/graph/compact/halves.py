@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from .edit import Graph, standard
+from ..edit import Graph, standard
 
 OPSET = 13  # the first whose Split takes its sizes as an input
 NODES_BYTES = 150  # what the nodes take in a file

@@ -7,7 +7,7 @@ import string
 from collections import Counter
 from collections.abc import Iterator
 
-from .edit import Graph, all_names, standard
+from ..edit import Graph, all_names, standard
 from .loaded import made_at_load
 
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")

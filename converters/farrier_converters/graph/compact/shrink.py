@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..model import Model
-from ..quantize import reasons
+from ...model import Model
+from ...quantize import reasons
+from ..edit import Graph, standard
 from . import fours, halves, palette
-from .edit import Graph, standard
 from .names import CONVERSIONS, shorten
 
 LISTS = {"strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}  # what they are when left out

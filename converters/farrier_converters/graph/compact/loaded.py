@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from .edit import Graph, attribute, standard
+from ..edit import Graph, attribute, standard
 
 PLUMBING = ("QuantizeLinear", "DequantizeLinear")
 

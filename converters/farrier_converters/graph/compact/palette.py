@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from .edit import Graph, standard
+from ..edit import Graph, standard
 
 FEWEST = 1024  # elements; fewer are not worth two nodes
 NODES_BYTES = 100  # what these take in a file
