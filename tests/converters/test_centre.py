@@ -14,6 +14,9 @@ from farrier_contracts.errors import InputError, UsageError
 from farrier_contracts.targets import ARITHMETICS
 from farrier_converters import passes
 from farrier_converters.emulate import Emulator
+from farrier_converters.graph.edit import Graph
+from farrier_converters.graph.upgrade import upgrade
+from farrier_converters.quantize.repair import centring
 
 NPU = ARITHMETICS["npu-per-tensor"]
 CHANNELS = 8
@@ -120,6 +123,24 @@ def test_padding_stays_an_integer_operator_and_fills_with_what_stands_for_zero(m
     assert fill.tolist() == [-127]
     makers = {name: n for n in quantized.proto.graph.node for name in n.output}
     assert makers[pad.input[0]].op_type == "QuantizeLinear"
+
+
+def test_only_what_was_centred_has_another_zero(make_model, apply):
+    """A Clip of the network's own around zero is none of these; and a newer operator set forgets nothing."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["c"]),
+        helper.make_node("Clip", ["c", "low", "high"], ["r"]),
+        helper.make_node("Conv", ["r", "w1"], ["y"]),
+    ]
+    ends = {"low": np.array(-1, np.float32), "high": np.array(1, np.float32)}
+    constants = {"w0": _noise(rng, CHANNELS, 3, 3, 3), "w1": _noise(rng, 4, CHANNELS, 1, 1), **ends}
+    own = make_model(nodes, {"x": ["N", 3, 8, 8]}, ["y"], constants=constants)
+    assert centring.zeros(Graph(apply(own, "centre", context=_context(_rows())))) == {}
+    centred = apply(_network(make_model), "centre", context=_context(_rows()))
+    assert len(centring.zeros(Graph(centred))) == 3
+    raised = upgrade(centred, 21, feeds={"x": _rows()})
+    assert centring.zeros(Graph(raised)).keys() == centring.zeros(Graph(centred)).keys()
 
 
 @pytest.mark.parametrize(

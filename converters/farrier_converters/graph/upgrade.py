@@ -38,6 +38,10 @@ def upgrade(
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise CannotUpgradeError(lines[0].rpartition("failed: ")[2] if lines else "no adapter") from None
     proto.ir_version = max(proto.ir_version, 7)
+    notes = {tuple(node.output): node.metadata_props for node in plain.proto.graph.node}
+    for node in proto.graph.node:  # the converter drops what passes have noted on nodes
+        if not node.metadata_props:
+            node.metadata_props.extend(notes.get(tuple(node.output), ()))
     raised = Graph(from_proto(proto, model.name)).build()
     results = run.try_once(raised.proto, run.sample(model) if feeds is None else feeds)
     if results is None or not run.same(results, expected, tolerance=TOLERANCE):

@@ -18,6 +18,7 @@ from ...graph.edit import Graph, attribute, set_attribute, standard
 from ..scales import Range
 
 LAYERS = ("Conv", "Gemm")
+MARK = "zero"  # in the metadata of a Clip that stands for a Relu: which end of it zero has become
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def centre(graph: Graph, site: Site, middle: float) -> None:
     moved = graph.fresh(f"{site.name}_moved")
     limits = [graph.add_constant(f"{name}_{end}", np.array(v)) for end, v in (("least", -by), ("most", by))]
     site.layer.output[0] = moved
-    graph.add_node("Clip", [moved, *limits], name)
+    graph.add_node("Clip", [moved, *limits], name).metadata_props.add(key=MARK, value="least")
     graph.remove([site.activation])
     for node in site.readers:
         weight = graph.constant(node.input[1])
@@ -75,13 +76,15 @@ def centre(graph: Graph, site: Site, middle: float) -> None:
 
 
 def span(graph: Graph, name: str) -> Range | None:
-    """Return the range of a tensor that a Clip keeps within -c..c, None for any other.
+    """Return the range of a centred tensor, None for any other.
 
     It has to be met exactly: half of all values may lie at one end, and each would be wrong by what is missing.
     """
     node = graph.producer.get(name)
-    low, high = (None if node is None else bounds(graph, node)) or (None, None)
-    return Range(low, high) if low is not None and high is not None and low == -high < 0 else None
+    if node is None or not any(field.key == MARK for field in node.metadata_props):
+        return None
+    low, high = bounds(graph, node) or (None, None)
+    return None if low is None or high is None else Range(low, high)
 
 
 def zeros(graph: Graph) -> dict[str, np.ndarray]:
