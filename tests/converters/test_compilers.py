@@ -28,7 +28,7 @@ def test_every_target_names_known_compilers():
 def test_onnx_artifact_is_the_model(tmp_path, make_model, outputs):
     model = make_model([helper.make_node("Relu", ["x"], ["y"])], {"x": ["N", 2]}, ["y"])
     toolchain = targets.get("x86-avx2").toolchains[0]
-    path = compilers.get(toolchain.compiler).compile(model, toolchain, tmp_path)
+    path = compilers.get(toolchain.compiler).compile(model, toolchain, tmp_path).path
     assert path == tmp_path / "test.onnx"
     feeds = {"x": np.array([[-1, 2]], np.float32)}
     assert outputs(load(path), feeds)[0].tolist() == [[0, 2]]
@@ -45,5 +45,5 @@ def test_onnx_runtime_may_refuse(tmp_path, make_model):
 
 def test_null_artifact_is_empty(tmp_path, make_model):
     model = make_model([helper.make_node("Relu", ["x"], ["y"])], {"x": [2]}, ["y"])
-    path = compilers.get("null").compile(model, targets.get("null").toolchains[0], tmp_path)
+    path = compilers.get("null").compile(model, targets.get("null").toolchains[0], tmp_path).path
     assert path.read_bytes() == b""

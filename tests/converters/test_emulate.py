@@ -24,8 +24,8 @@ from farrier_converters import passes
 from farrier_converters.emulate import Emulator, Saturation, recast, rounding, saturation
 from farrier_converters.emulate.rounding import Params
 from farrier_converters.graph import run
-from farrier_converters.importers.tflite import file as tflite
 from farrier_converters.model import Model, from_proto, save
+from farrier_converters.tflite import file as tflite
 
 QEMU_LIMIT_S = 120
 RUN = """

@@ -5,9 +5,11 @@ A new one is one file with a class, and one line here. Targets name compilers; s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from farrier_contracts.errors import UsageError
 from farrier_contracts.targets import Toolchain
@@ -20,11 +22,24 @@ COMPILERS: dict[str, str] = {
 }
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """An artifact, and what an engine must know besides the file; a bundle's manifest holds these options too.
+
+    `layouts` among them maps an input or output to the order in which the file holds its axes: the file's tensor is
+    the model's, transposed by it. A tensor that is not in it is held as the model has it. `quantized` lists the inputs
+    and outputs that the file holds as integers, with its own scale, where the model has floats.
+    """
+
+    path: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Compiler(Protocol):
     """Makes artifacts."""
 
-    def compile(self, model: Model, toolchain: Toolchain, folder: Path) -> Path:
-        """Write the artifact into `folder`, which exists, and return its path. Raises InputError."""
+    def compile(self, model: Model, toolchain: Toolchain, folder: Path) -> Compiled:
+        """Write the artifact into `folder`, which exists. Raises InputError, MissingToolError."""
         ...
 
 

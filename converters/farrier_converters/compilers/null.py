@@ -7,13 +7,14 @@ from pathlib import Path
 from farrier_contracts.targets import Toolchain
 
 from ..model import Model
+from . import Compiled
 
 
 class NullCompiler:
     """Writes nothing into the artifact."""
 
-    def compile(self, model: Model, toolchain: Toolchain, folder: Path) -> Path:
+    def compile(self, model: Model, toolchain: Toolchain, folder: Path) -> Compiled:
         """Write an empty file."""
         path = folder / f"{model.name}.{toolchain.format}"
         path.write_bytes(b"")
-        return path
+        return Compiled(path)

@@ -10,6 +10,7 @@ from farrier_contracts.targets import Toolchain
 from ..graph.compact.shrink import shrink
 from ..measure.child import Child, EngineFailure
 from ..model import Model, save
+from . import Compiled
 
 ENGINE = "onnxruntime"
 
@@ -17,7 +18,7 @@ ENGINE = "onnxruntime"
 class OnnxCompiler:
     """Writes `.onnx` files."""
 
-    def compile(self, model: Model, toolchain: Toolchain, folder: Path) -> Path:
+    def compile(self, model: Model, toolchain: Toolchain, folder: Path) -> Compiled:
         """Write the model and let ONNX Runtime open it; raises InputError with its reason where it does not.
 
         It opens in a process of its own: some graphs take the runtime down with them. What a quantized graph holds
@@ -28,7 +29,7 @@ class OnnxCompiler:
         save(model, path)
         try:
             with Child(path, ENGINE):
-                return path
+                return Compiled(path)
         except EngineFailure as error:
             path.unlink()
             raise InputError(f"ONNX Runtime cannot load {model.name}: {error}") from None

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class Child:
     """One artifact in one engine process. Use as a context manager; every method raises EngineFailure.
 
     With `reference` it computes in the engine's reference arithmetic: slow, and right where kernels saturate.
+    `options` are the artifact's own (see `compilers.Compiled`).
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Child:
         settings: ChildSettings = ChildSettings(),
         *,
         reference: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.path, self.engine, self.settings, self.reference = path, engine, settings, reference
+        self.options = dict(options or {})
         self.engine_version = ""
         self.inputs: tuple[TensorSpec, ...] = ()
         self._words: IO[bytes] | None = None
@@ -96,6 +99,7 @@ class Child:
             "path": str(self.path.resolve()),
             "threads": self.settings.threads,
             "reference": self.reference,
+            "options": self.options,
             "memory_bytes": _memory_limit(self.settings.memory_share),
         }
         answer = self._ask(Frame(fields), self.settings.open_limit_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,13 +24,16 @@ INSTALL = {"onnxruntime": "pip install onnxruntime", "litert": "pip install ai-e
 class Session(Protocol):
     """A loaded artifact: one call in, named arrays out, in the artifact's own order.
 
-    With `reference`, integers are computed so that no intermediate saturates, at whatever speed.
+    With `reference`, integers are computed so that no intermediate saturates, at whatever speed. `options` are the
+    artifact's own (see `compilers.Compiled`); arrays come and go as the model has them, whatever the file's layout.
     """
 
     version: str  # the engine and its version
     inputs: Sequence[TensorSpec]
 
-    def __init__(self, path: Path, *, threads: int, reference: bool = False) -> None: ...
+    def __init__(
+        self, path: Path, *, threads: int, reference: bool = False, options: Mapping[str, Any] | None = None
+    ) -> None: ...
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once."""
@@ -43,7 +46,9 @@ class NullSession:
     version = "null"
     inputs: Sequence[TensorSpec] = ()
 
-    def __init__(self, path: Path, *, threads: int, reference: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, threads: int, reference: bool = False, options: Mapping[str, Any] | None = None
+    ) -> None:
         path.read_bytes()  # a missing artifact is as wrong here as in any engine
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

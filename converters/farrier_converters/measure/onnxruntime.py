@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -22,15 +23,17 @@ class OnnxRuntimeSession:
 
     version = f"onnxruntime {onnxruntime.__version__}"
 
-    def __init__(self, path: Path, *, threads: int, reference: bool = False) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = FATAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    def __init__(
+        self, path: Path, *, threads: int, reference: bool = False, options: Mapping[str, Any] | None = None
+    ) -> None:
+        setup = onnxruntime.SessionOptions()
+        setup.intra_op_num_threads = threads
+        setup.inter_op_num_threads = 1
+        setup.log_severity_level = FATAL
+        setup.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if reference:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            setup.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = onnxruntime.InferenceSession(path, setup, providers=["CPUExecutionProvider"])
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self._names = [output.name for output in self._session.get_outputs()]
 

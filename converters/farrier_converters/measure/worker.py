@@ -40,7 +40,12 @@ class Worker:
         with contextlib.suppress(OSError):
             CLEAR_REFS.write_text(RESET_PEAK)
         self._empty_bytes = _memory("VmRSS")
-        self._session = engine(Path(fields["path"]), threads=fields["threads"], reference=fields["reference"])
+        self._session = engine(
+            Path(fields["path"]),
+            threads=fields["threads"],
+            reference=fields["reference"],
+            options=fields["options"],
+        )
         return Frame({"engine": engine.version, "inputs": [spec.to_dict() for spec in self._session.inputs]})
 
     def run(self, frame: Frame) -> Frame:

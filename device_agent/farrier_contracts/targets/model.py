@@ -33,7 +33,11 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class Toolchain:
-    """One way to build for and run on a target; the fields are names in the tables of their kind."""
+    """One way to build for and run on a target; the fields are names in the tables of their kind.
+
+    `rules` says which unit an operator runs on. `proven` is one plain sentence: what was run where, and what was only
+    compiled.
+    """
 
     compiler: str
     format: str
@@ -41,6 +45,8 @@ class Toolchain:
     precisions: tuple[str, ...]
     arithmetic: Arithmetic | None = None
     flasher: str = "ssh"
+    rules: str = "onnxruntime"
+    proven: str = ""
 
 
 @dataclass(frozen=True)

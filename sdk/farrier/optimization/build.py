@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from farrier_contracts import targets
 from farrier_converters import compilers, passes
@@ -35,6 +37,7 @@ class Built:
     digests: tuple[str, ...]
     batch: int = 1  # rows per calibration run
     twin: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the artifact, for its engine
 
     def same_as(self, other: Built) -> bool:
         """Say whether both are the same graph, built by the same toolchain."""
@@ -48,12 +51,12 @@ class Built:
 
     def child(self, settings: ChildSettings) -> Child:
         """Return the engine process to be timed: the artifact, or its twin, with this machine's kernels."""
-        return Child(self.twin or self.path, self.candidate.toolchain.engine, settings)
+        return Child(self.twin or self.path, self.candidate.toolchain.engine, settings, options=self.options)
 
     def judge(self, settings: ChildSettings) -> Child:
         """Return the engine process whose answers count: in reference arithmetic where kernels are not faithful."""
         engine = self.candidate.toolchain.engine
-        return Child(self.path, engine, settings, reference=not self.faithful)
+        return Child(self.path, engine, settings, reference=not self.faithful, options=self.options)
 
     @property
     def size_bytes(self) -> int:
@@ -79,13 +82,14 @@ def build(
     graph, digests = apply(model, candidate, context)
     compiler = compilers.get(toolchain.compiler)
     folder.mkdir()
-    built = Built(candidate, graph, compiler.compile(graph, toolchain, folder), digests, batch)
+    made = compiler.compile(graph, toolchain, folder)
+    built = Built(candidate, graph, made.path, digests, batch, options=made.options)
     own = own_arithmetic(toolchain, targets.host())
     if built.faithful or own is None or not timed:
         return built
     twin, _ = apply(model, _untrained(candidate), replace(context, arithmetic=own))
     (folder / TWIN).mkdir()
-    return replace(built, twin=compiler.compile(twin, toolchain, folder / TWIN))
+    return replace(built, twin=compiler.compile(twin, toolchain, folder / TWIN).path)
 
 
 def _untrained(candidate: Candidate) -> Candidate:

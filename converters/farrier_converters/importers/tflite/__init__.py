@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ...tflite.file import read as read_file
 from .._imported import Imported
 from .check import against_litert
 from .convert import convert
-from .file import read as read_file
 
 
 def read(path: Path, *, max_bytes: int) -> Imported:

@@ -11,10 +11,11 @@ from onnx import helper
 from farrier_contracts.errors import InputError
 
 from ...model import Model, from_proto
-from . import layout, schema
+from ...tflite import schema
+from ...tflite.file import Operator, Tensor, TfliteFile
+from . import layout
 from .builder import Builder, Value, checked
 from .check import rows_are_independent
-from .file import Operator, Tensor, TfliteFile
 from .fold import fold
 from .layout import BATCH, BatchError
 from .ops import HANDLERS, Operation

@@ -102,6 +102,7 @@ def write(
                 engine=toolchain.engine,
                 precision=built.candidate.precision,
                 target=target.name,
+                options=built.options,
             ),
         ),
         golden=bundle.Golden("golden.npz", checks.atol),

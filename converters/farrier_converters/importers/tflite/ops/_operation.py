@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import schema
+from ....tflite import schema
 from ..builder import Builder, Value
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .. import layout, schema
+from ....tflite import schema
+from .. import layout
 from ..builder import Builder, Value
 from ..layout import NCHW
 from ._operation import Handler, Operation, UnsupportedError

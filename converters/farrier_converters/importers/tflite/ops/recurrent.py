@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import layout, schema
+from ....tflite import schema
+from .. import layout
 from ..builder import Builder, Value
 from ._operation import Handler, Operation, UnsupportedError
 

@@ -6,7 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from .. import layout, schema
+from ....tflite import schema
+from .. import layout
 from ..builder import Builder
 from ..layout import NCHW
 from ._operation import Handler, Operation, UnsupportedError
