@@ -59,7 +59,13 @@ def test_every_target_is_data_that_can_be_found_by_name(name: str) -> None:
     assert target.description
     assert target.toolchains
     assert all(all(toolchain.precisions) for toolchain in target.toolchains)
-    assert target.name == "null" or target.sources
+    stated = {name for name in ("memory_bytes", "cpu_features", "accelerators") if getattr(target, name)}
+    for toolchain in target.toolchains:
+        stated.update(toolchain.parameters)
+        stated.update(["arithmetic"] if toolchain.arithmetic else [])
+    assert not stated - set(target.sources), "each limit says where it comes from"
+    assert not set(target.unconfirmed) - stated
+    assert target.name == "null" or all(toolchain.proven for toolchain in target.toolchains)
     assert eval(repr(asdict(target)), {}) == asdict(target)  # plain values only
 
 

@@ -92,6 +92,25 @@ def test_reasons_name_the_limit():
     assert choice.best == "tie"
 
 
+def test_what_is_for_an_absent_accelerator_goes_first_and_a_baseline_without_engine_is_not_delivered():
+    original = Figures("original", 0.0, 10.0, 1000, deliverable=False)
+    small = Figures("small", 0.0, 500.0, 250, timed=False)
+    large = Figures("large", 0.0, 20.0, 900, timed=False)
+    here = Figures("here", 0.0, 5.0, 300)
+    choice = search.choose(original, [here, large, small], Budget(max_latency_ms=8.0))
+    reasons = {v.name: v.reason for v in choice.verdicts}
+    assert choice.delivered == "small"
+    assert "measured on the device alone" in reasons["small"]
+    assert reasons["large"] == "not smaller than small"
+    assert "accelerator" in reasons["here"]
+    assert "no engine" in reasons["original"]
+    worse = replace(small, drop=0.5)
+    assert search.choose(original, [here, worse], Budget()).delivered == "here"
+    nothing = search.choose(original, [worse], Budget())
+    assert nothing.delivered is None
+    assert nothing.best == "small"
+
+
 def test_of_files_about_as_fast_and_small_the_nearest_to_the_original_is_delivered():
     original = Figures("original", 0.0, 10.0, 1000)
     near, far = Figures("near", 0.001, 4.95, 288), Figures("far", 0.009, 4.9, 286)
@@ -144,9 +163,11 @@ def test_a_budget_cannot_be_negative_or_infinite():
 
 def test_the_plan_is_every_toolchain_in_every_precision():
     plan = search.plan(targets.get("x86-avx2"))
-    assert [c.name for c in plan] == ["fp32", "fp16", "int8", "int8-fitted"]
+    others = ["litert-fp32", "litert-int8"]
+    assert [c.name for c in plan] == ["fp32", "fp16", "int8", "int8-fitted", *others]
+    assert [c.toolchain.engine for c in plan] == ["onnxruntime"] * 4 + ["litert"] * 2
     assert [step.name for step in plan[2].steps] == ["clean", "fuse", "int8"]
-    assert len({c.steps[-1].options.get("fit", False) for c in plan[2:]}) == 2
+    assert len({c.steps[-1].options.get("fit", False) for c in plan[2:4]}) == 2
 
 
 def test_one_scale_per_tensor_wants_equal_channels_first():
@@ -162,7 +183,10 @@ def test_one_scale_per_tensor_wants_equal_channels_first():
 
 def test_precisions_that_were_asked_for_take_the_place_of_the_targets():
     plan = search.plan(targets.get("raspberry-pi-4"), ["int8-weights", "fp16", "fp16"])
-    assert [c.name for c in plan] == ["int8-weights", "fp16"]
+    assert [c.name for c in plan] == ["int8-weights", "fp16", "litert-fp16"]
+    with pytest.raises(UsageError, match="coral-usb takes none of nf4; it takes: int8, "):
+        search.plan(targets.get("coral-usb"), ["nf4"])
+    assert search.plan(targets.get("coral-usb"), ["nf4"], suggested=True) == ()
     with pytest.raises(UsageError, match="unknown precision 'int9'; choose among: fp32, "):
         search.plan(targets.get("host"), ["int9"])
 

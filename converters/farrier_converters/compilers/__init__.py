@@ -28,11 +28,13 @@ class Compiled:
 
     `layouts` among them maps an input or output to the order in which the file holds its axes: the file's tensor is
     the model's, transposed by it. A tensor that is not in it is held as the model has it. `quantized` lists the inputs
-    and outputs that the file holds as integers, with its own scale, where the model has floats.
+    and outputs that the file holds as integers, with its own scale, where the model has floats. `runs` is the file that
+    the toolchain's stand-in runs, where it cannot run the artifact itself.
     """
 
     path: Path
     options: Mapping[str, Any] = field(default_factory=dict)
+    runs: Path | None = None
 
 
 class Compiler(Protocol):

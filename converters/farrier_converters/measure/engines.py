@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,8 @@ ENGINES = {
     "litert": "farrier_converters.measure.litert:LiteRtSession",
     "null": "farrier_converters.measure.engines:NullSession",
 }
-INSTALL = {"onnxruntime": "pip install onnxruntime", "litert": "pip install ai-edge-litert"}
+MODULES = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert"}
+INSTALL = {"onnxruntime": "pip install onnxruntime", "litert": "pip install 'farrier[tflite]'"}
 
 
 class Session(Protocol):
@@ -54,6 +56,15 @@ class NullSession:
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the inputs."""
         return dict(feeds)
+
+
+def missing(engine: str) -> str | None:
+    """Return why no artifact of an engine can be run here, without importing it; None where one can."""
+    if engine not in ENGINES:
+        return f"there is no engine {engine} on a workstation"
+    if engine in MODULES and importlib.util.find_spec(MODULES[engine]) is None:
+        return f"the engine {engine} is not installed; run: {INSTALL[engine]}"
+    return None
 
 
 def session_type(engine: str) -> type[Session]:

@@ -57,31 +57,39 @@ WAYS |= {
     "w4a8-qat": (("", (Step("qat", {"int8": _W4 | _EDGES}),)),),
     "w4a4-qat": (("", (Step("qat", {"int8": _W4A4 | _EDGES}),)),),
 }
+COSTED = ("onnxruntime",)  # engines with a table of what integers make slower (see `quantize.speed`)
 TRAINED = ("qat",)  # tried besides where there are rows to train on
 DENSE = ("MatMul", "Gemm", "LSTM", "GRU", "Gather")  # operators whose weights these two serve well
 
 
-def plan(target: Target, precisions: Sequence[str] | None = None) -> tuple[Candidate, ...]:
-    """Return the candidates for a target, besides the original model.
+def plan(
+    target: Target, precisions: Sequence[str] | None = None, *, suggested: bool = False
+) -> tuple[Candidate, ...]:
+    """Return the candidates for a target, besides the original model; those of its first toolchain have plain names.
 
-    `precisions` takes the place of what each of the target's toolchains is tried in. Raises UsageError for an
-    unknown one.
+    `precisions` takes the place of what each of the target's toolchains is tried in, as far as the toolchain takes
+    them. Raises UsageError for an unknown one, and where no toolchain takes any; not so for what was only suggested.
     """
     for precision in precisions or ():
         if precision not in WAYS:
             raise UsageError(f"unknown precision {precision!r}; choose among: {', '.join(WAYS)}")
-    several = len(target.toolchains) > 1
-    return tuple(
+    found = tuple(
         Candidate(
-            name=f"{toolchain.compiler}-{precision}{suffix}" if several else f"{precision}{suffix}",
+            name=f"{precision}{suffix}" if index == 0 else f"{toolchain.engine}-{precision}{suffix}",
             precision=precision,
             toolchain=toolchain,
             steps=suit(steps, toolchain.arithmetic),
         )
-        for toolchain in target.toolchains
+        for index, toolchain in enumerate(target.toolchains)
         for precision in dict.fromkeys(toolchain.precisions if precisions is None else precisions)
+        if precision in toolchain.precisions + toolchain.extra
         for suffix, steps in WAYS.get(precision, ())
+        if toolchain.engine in COSTED or not any(step.options.get("fit") for step in steps)
     )
+    if precisions and not found and not suggested:
+        takes = dict.fromkeys(p for t in target.toolchains for p in t.precisions + t.extra)
+        raise UsageError(f"{target.name} takes none of {', '.join(precisions)}; it takes: {', '.join(takes)}")
+    return found
 
 
 def suit(steps: tuple[Step, ...], arithmetic: Arithmetic | None) -> tuple[Step, ...]:

@@ -7,7 +7,12 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .arithmetics import ARITHMETICS
-from .arm import ARM64, RASPBERRY_PI_4, RASPBERRY_PI_5
+from .arm import ARM64, GRAVITON, RASPBERRY_PI_4, RASPBERRY_PI_5
+from .coral import CORAL_DEV_BOARD, CORAL_USB
+from .datacentre import CUDA_GPU, GAUDI, INFERENTIA, TPU
+from .jetson import JETSON_NANO, JETSON_ORIN, JETSON_XAVIER
+from .micro import CORTEX_M_ETHOS_U
+from .mobile import ANDROID, IOS
 from .model import EXACT, FIXED_POINT, HALF_EVEN, PAIRS, Arithmetic, Target, Toolchain
 from .null import NULL
 from .x86 import AVX2, VNNI
@@ -34,6 +39,19 @@ TARGETS: dict[str, Target] = {
         ARM64,
         RASPBERRY_PI_4,
         RASPBERRY_PI_5,
+        GRAVITON,
+        JETSON_NANO,
+        JETSON_XAVIER,
+        JETSON_ORIN,
+        CORAL_USB,
+        CORAL_DEV_BOARD,
+        ANDROID,
+        IOS,
+        CORTEX_M_ETHOS_U,
+        CUDA_GPU,
+        TPU,
+        INFERENTIA,
+        GAUDI,
         NULL,
     )
 }

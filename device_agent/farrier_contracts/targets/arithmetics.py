@@ -45,6 +45,17 @@ NPU_PER_TENSOR = Arithmetic(
     sources=("NVIDIA TensorRT, Working with DLA: symmetric per-tensor INT8 only", _SPEC),
 )
 
+TENSORRT = Arithmetic(
+    "s8",
+    symmetric_activations=True,
+    name="tensorrt",
+    description="TensorRT: one symmetric scale per activation, one per channel of weights",
+    sources=(
+        'NVIDIA TensorRT, "Quantization Schemes"; developer guide 8.x, chapter 7: explicit quantization',
+    ),
+)
+
 ARITHMETICS: dict[str, Arithmetic] = {
-    arithmetic.name: arithmetic for arithmetic in (X86_VNNI, X86_AVX2, ARM, TFLITE_REFERENCE, NPU_PER_TENSOR)
+    arithmetic.name: arithmetic
+    for arithmetic in (X86_VNNI, X86_AVX2, ARM, TFLITE_REFERENCE, TENSORRT, NPU_PER_TENSOR)
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Mapping
 
 EXACT = "exact32"  # every product is summed in 32 bits
 PAIRS = "pairs16"  # products of u8 and s8 are summed two by two in 16 bits, saturating (x86 `vpmaddubsw`)
@@ -35,8 +36,10 @@ class Arithmetic:
 class Toolchain:
     """One way to build for and run on a target; the fields are names in the tables of their kind.
 
-    `rules` says which unit an operator runs on. `proven` is one plain sentence: what was run where, and what was only
-    compiled.
+    `extra` are precisions that are tried where the model suits them or the user asks. `rules` says which unit an
+    operator runs on, and `parameters` what these rules and the compiler must know of the board. `stand_in` is the
+    engine that answers on a workstation where the real one cannot be had. `proven` is one plain sentence: what was run
+    where, and what was only compiled.
     """
 
     compiler: str
@@ -44,14 +47,26 @@ class Toolchain:
     engine: str
     precisions: tuple[str, ...]
     arithmetic: Arithmetic | None = None
+    extra: tuple[str, ...] = ()
     flasher: str = "ssh"
     rules: str = "onnxruntime"
+    parameters: Mapping[str, str | int | float] = field(default_factory=dict, hash=False)
+    stand_in: str = ""
     proven: str = ""
+
+    @property
+    def answers_in(self) -> str:
+        """The engine whose answers are judged on a workstation."""
+        return self.stand_in or self.engine
 
 
 @dataclass(frozen=True)
 class Target:
-    """A board or machine that models are fitted to. `sources` says where its limits come from."""
+    """A board or machine that models are fitted to.
+
+    `sources` says where its limits come from: the name of a field, or of a toolchain's parameter, or "arithmetic",
+    before the document. What is in `unconfirmed` was seen in no document: what hangs on it is a "maybe".
+    """
 
     name: str
     description: str
@@ -60,4 +75,5 @@ class Target:
     memory_bytes: int | None = None
     cpu_features: tuple[str, ...] = ()
     accelerators: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict, hash=False)
+    unconfirmed: tuple[str, ...] = ()

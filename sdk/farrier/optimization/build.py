@@ -38,6 +38,7 @@ class Built:
     batch: int = 1  # rows per calibration run
     twin: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # of the artifact, for its engine
+    runs: Path | None = None  # what a stand-in for the engine runs, where that is not the artifact itself
 
     def same_as(self, other: Built) -> bool:
         """Say whether both are the same graph, built by the same toolchain."""
@@ -51,12 +52,14 @@ class Built:
 
     def child(self, settings: ChildSettings) -> Child:
         """Return the engine process to be timed: the artifact, or its twin, with this machine's kernels."""
-        return Child(self.twin or self.path, self.candidate.toolchain.engine, settings, options=self.options)
+        path = self.twin or self.runs or self.path
+        return Child(path, self.candidate.toolchain.answers_in, settings, options=self.options)
 
     def judge(self, settings: ChildSettings) -> Child:
         """Return the engine process whose answers count: in reference arithmetic where kernels are not faithful."""
-        engine = self.candidate.toolchain.engine
-        return Child(self.path, engine, settings, reference=not self.faithful, options=self.options)
+        engine = self.candidate.toolchain.answers_in
+        path = self.runs or self.path
+        return Child(path, engine, settings, reference=not self.faithful, options=self.options)
 
     @property
     def size_bytes(self) -> int:
@@ -83,7 +86,7 @@ def build(
     compiler = compilers.get(toolchain.compiler)
     folder.mkdir()
     made = compiler.compile(graph, toolchain, folder)
-    built = Built(candidate, graph, made.path, digests, batch, options=made.options)
+    built = Built(candidate, graph, made.path, digests, batch, options=made.options, runs=made.runs)
     own = own_arithmetic(toolchain, targets.host())
     if built.faithful or own is None or not timed:
         return built

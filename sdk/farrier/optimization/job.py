@@ -27,6 +27,8 @@ TRAINING_BATCH = 64  # rows per step, likewise
 TWIN_ROWS = 32  # of made-up inputs that the twin of a calibration without data is fitted to
 TWIN_ELEMENTS = 1 << 20  # of inputs in one such run
 NO_DATA = "random"  # stands for a digest where there was no file
+# What the model is measured in as it came; targets without ONNX Runtime cannot get it delivered.
+BASELINE = targets.Toolchain("onnx", "onnx", "onnxruntime", ("fp32",))
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}  # platform.machine() -> the targets' word
 
 
@@ -122,17 +124,13 @@ def prepare(
     """Read and check everything; raises UsageError or InputError in one sentence."""
     target = targets.get(target_name)
     metric = metrics.get(metric_name) if metric_name else None
-    toolchain = next(
-        (t for t in target.toolchains if t.format == "onnx" and t.engine in engines.ENGINES), None
-    )
-    if toolchain is None:
-        raise UsageError(
-            f"the target {target.name!r} has no engine that runs ONNX models; choose another target"
-        )
+    toolchain = next((t for t in target.toolchains if t.engine == BASELINE.engine), BASELINE)
+    if all(engines.missing(t.answers_in) for t in target.toolchains) or target.arch == "any":
+        raise UsageError(f"nothing that is built for {target.name!r} can be run here; choose another target")
     candidates = recipe.read(recipe_path, target) if recipe_path else plan(target, precisions)
     model, told = _model(model_path)
     if recipe_path is None and precisions is None:
-        candidates += plan(target, suited(model) + (TRAINED if train_path else ()))
+        candidates += plan(target, suited(model) + (TRAINED if train_path else ()), suggested=True)
     if train_path is None and any(step.name == "qat" for c in candidates for step in c.steps):
         raise UsageError("training needs rows to train on; give them with --train")
     rows, warnings = _rows(model, data_path, calib_path, settings.data)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from farrier_contracts.errors import FarrierError
-from farrier_contracts.targets import ARITHMETICS, PAIRS, Arithmetic
+from farrier_contracts.targets import ARITHMETICS, PAIRS, Arithmetic, Toolchain
 from farrier_converters import metrics
 from farrier_converters.data import RANDOM, Dataset
 from farrier_converters.emulate import Emulator, Saturation, fits, recast
@@ -35,6 +35,8 @@ from .trial import Progress
 QUANTIZED = "int8"
 SAFE_BITS = 7
 SAFE_SUFFIX = "-7bit"
+PREDICTED = ("x86-vnni", "x86-avx2", "arm", "tflite-reference", "npu-per-tensor")
+ALIKE = ("litert",)  # engines whose integers are the same on every processor: there is nothing to predict
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,11 @@ def look(
     settings: PortableSettings = PortableSettings(),
 ) -> list[Outlook]:
     """Predict every integer candidate among these builds in every arithmetic; failures become reasons."""
-    chosen = [b for b in builds.values() if b.candidate.name != ORIGINAL and _integer(b)]
+    chosen = [
+        b
+        for b in builds.values()
+        if b.candidate.name != ORIGINAL and b.candidate.toolchain.engine not in ALIKE and _integer(b)
+    ]
     found: list[Outlook] = []
     with tempfile.TemporaryDirectory() as folder:
         rows: _Rows | None = None
@@ -296,7 +302,8 @@ def _scores(job: Job, built: Built, rows: _Rows) -> dict[str, tuple[float, Satur
 
     found: dict[str, tuple[float, Saturation, bool]] = {}
     same: dict[tuple[str, bool], tuple[float, Saturation, bool]] = {}
-    for arithmetic in sorted(ARITHMETICS.values(), key=lambda a: a.accumulator != PAIRS):
+    asked = _asked(built.candidate.toolchain)
+    for arithmetic in sorted(asked, key=lambda a: a.accumulator != PAIRS):
         key = arithmetic.rounding, fits(built.model, arithmetic)
         if key not in same:
             found[arithmetic.name] = score(arithmetic)
@@ -305,4 +312,9 @@ def _scores(job: Job, built: Built, rows: _Rows) -> dict[str, tuple[float, Satur
         else:
             value, saturation, as_it_is = same[key]
             found[arithmetic.name] = value, Saturation(saturation.pairs * 0), as_it_is
-    return {name: found[name] for name in ARITHMETICS}
+    return {arithmetic.name: found[arithmetic.name] for arithmetic in asked}
+
+
+def _asked(toolchain: Toolchain) -> list[Arithmetic]:
+    """Return the arithmetics that a user may meet, and the toolchain's own."""
+    return [a for a in ARITHMETICS.values() if a.name in PREDICTED or a == toolchain.arithmetic]

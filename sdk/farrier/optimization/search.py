@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from farrier_contracts.errors import BudgetError
-from farrier_converters.search import Budget, Candidate, Choice, Figures, choose
+from farrier_converters.measure import engines
+from farrier_converters.search import Candidate, Choice, Figures, choose
 
 from ..stages import NOTE
 from . import drops, mixed, portable, sentences, trial
@@ -57,7 +58,7 @@ def search(job: Job, stage: Path, progress: Progress) -> Found:
         settings=job.settings.trial,
         progress=_part(progress, 0.4, 0.3),
     )
-    choice = portable.elect(entries, forecast.variants, lambda e: _choose(e, job.budget))
+    choice = portable.elect(entries, forecast.variants, lambda e: _choose(e, builds, job))
     facts = None
     if mixed.wanted(job, choice, entries):
         try:
@@ -66,7 +67,7 @@ def search(job: Job, stage: Path, progress: Progress) -> Found:
             job = replace(
                 job, warnings=(*job.warnings, f"no mix of precisions was tried: {sentences.brief(error)}")
             )
-        choice = portable.elect(entries, forecast.variants, lambda e: _choose(e, job.budget))
+        choice = portable.elect(entries, forecast.variants, lambda e: _choose(e, builds, job))
         late = {name: b for name, b in builds.items() if name == mixed.NAME}
         forecast.outlooks += portable.look(job, late, original, progress=_part(progress, 0.85, 0.05))
     if choice.delivered is None:
@@ -155,6 +156,9 @@ def _build_all(
     left_out: list[Entry] = []
     for index, candidate in enumerate(job.candidates):
         span = (0.05 + 0.25 * index / len(job.candidates), 0.25 / len(job.candidates))
+        if absent := engines.missing(candidate.toolchain.answers_in):
+            left_out.append(_left_out(candidate, absent, job))
+            continue
         try:
             built = build_one(job, candidate, stage, batch=batch, progress=_part(progress, *span))
         except Exception as error:  # whatever a pass trips over costs this candidate, not the others
@@ -183,14 +187,22 @@ def place(stage: Path, candidate: Candidate) -> Path:
     return stage / "build" / candidate.name.replace("/", "_")
 
 
-def _choose(entries: Mapping[str, Entry], budget: Budget) -> Choice:
+def _choose(entries: Mapping[str, Entry], builds: Mapping[str, Built], job: Job) -> Choice:
+    engines_there = {t.engine for t in job.target.toolchains}
     figures = [
-        Figures(e.name, e.drop, e.latency.p50_ms, e.size_bytes)
+        Figures(
+            e.name,
+            e.drop,
+            e.latency.p50_ms,
+            e.size_bytes,
+            timed=not builds[e.name].candidate.toolchain.stand_in,
+            deliverable=builds[e.name].candidate.toolchain.engine in engines_there,
+        )
         for e in entries.values()
         if e.latency is not None and e.drop is not None and e.size_bytes is not None
     ]
     original = next(f for f in figures if f.name == ORIGINAL)
-    return choose(original, figures, budget)
+    return choose(original, figures, job.budget)
 
 
 def _left_out(candidate: Candidate, reason: str, job: Job) -> Entry:
