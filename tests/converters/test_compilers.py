@@ -11,7 +11,6 @@ from farrier_contracts.errors import InputError, UsageError
 from farrier_converters import compilers
 from farrier_converters.model import load
 
-
 FOLLOWING = {"tflite", "edgetpu", "vela", "tensorrt", "executorch", "coreml", "stablehlo", "torch-export"}
 
 

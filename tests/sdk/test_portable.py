@@ -109,7 +109,7 @@ def by_name(result) -> dict[str, dict]:
 
 def test_every_arithmetic_is_predicted_and_saturation_is_found(optimized) -> None:
     found = by_name(optimized[1])["int8"]
-    assert list(found) == list(ARITHMETICS)
+    assert list(found) == list(portable.PREDICTED)
     assert found["x86-avx2"]["saturated"] > 1000
     assert found["x86-vnni"]["saturated"] == found["arm"]["saturated"] == 0
     assert found["x86-vnni"]["value"] == found["arm"]["value"]
@@ -168,7 +168,7 @@ def test_predictions_are_in_both_reports_and_survive_the_lock(optimized, tmp_pat
     assert report["predictions"] == result.report["predictions"]
     page = (folder / "out" / "report.html").read_text()
     assert "Predicted on other processors" in page
-    assert all(name in page for name in ARITHMETICS)
+    assert all(name in page for name in portable.PREDICTED)
     again = farrier.optimize(
         folder / "planted.onnx",
         data=folder / "rows.npz",
