@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_OPTIONS ?= --quiet --disable-pip-version-check
 MANIFESTS := pyproject.toml device_agent/pyproject.toml
 
-.PHONY: demo test check format test-agent-py39 nncf pictures clean
+.PHONY: demo test check format test-agent-py39 nncf docs pictures clean
 .DELETE_ON_ERROR:
 
 demo: .venv-demo/ready
@@ -53,6 +53,10 @@ nncf: .venv-nncf/ready
 	.venv-nncf/bin/pip install $(PIP_OPTIONS) --upgrade 'pip>=25.1'
 	.venv-nncf/bin/pip install $(PIP_OPTIONS) nncf onnx onnxruntime
 	touch $@
+
+# Pages made from the code itself; a test says when they are out of date.
+docs: .venv/ready
+	.venv/bin/python -m farrier.catalogue > docs/targets.md
 
 # The pictures of README.md, made by the test that looks at them.
 pictures: .venv/ready

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import json_option, print_json
+from .options import UNFOLDED, json_option, print_json
 from .progress import progress
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ..optimization.result import Entry, Result
-
-UNFOLDED = 400  # characters
 
 
 @click.command()

@@ -10,6 +10,7 @@ import click
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
+UNFOLDED = 400  # characters: the width of a table that goes to a file or pipe, which have none
 HELP = {"help_option_names": ["-h", "--help"]}
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
