@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ENGINES = {
     "onnxruntime": "farrier_agent.engines.ort:OnnxRuntime",
     "litert": "farrier_agent.engines.litert:LiteRt",
+    "edgetpu": "farrier_agent.engines.edgetpu:EdgeTpu",
     "null": "farrier_agent.engines.null:Null",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from pathlib import Path
-from typing import Any, Dict, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -41,8 +41,11 @@ class LiteRt:
         """
         held = Held.read(artifact.options, (*manifest.inputs, *manifest.outputs))
         module, _ = _library()
+        delegates = cls.delegates(module)
         try:
-            interpreter = module.Interpreter(model_path=str(path), num_threads=settings.threads)
+            interpreter = module.Interpreter(
+                model_path=str(path), num_threads=settings.threads, experimental_delegates=delegates
+            )
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]
@@ -53,6 +56,11 @@ class LiteRt:
             match("input", manifest.inputs, inputs, held),
             match("output", manifest.outputs, outputs, held),
         )
+
+    @classmethod
+    def delegates(cls, module: Any) -> List[Any]:
+        """Return what runs operators in place of the processor: here nothing."""
+        return []
 
     @classmethod
     def version(cls) -> str:
