@@ -183,12 +183,10 @@ def _check_operators(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _known(op: str, domain: str, version: int) -> bool:
-    if (domain, op) in _runtime_operators():
-        return True
     try:
         onnx.defs.get_schema(op, version, domain)
     except onnx.defs.SchemaError:
-        return False
+        return (domain, op) in _runtime_operators()
     return True
 
 

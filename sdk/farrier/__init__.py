@@ -13,6 +13,7 @@ from farrier_contracts import __version__
 
 if TYPE_CHECKING:
     from .benchmark import bench
+    from .checking import check
     from .collector import collect
     from .comparison import compare
     from .flashing import flash
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # name -> the module that holds it. No module is called like a function: importing it would hide the function.
 FUNCTIONS: dict[str, str] = {
+    "check": "farrier.checking",
     "optimize": "farrier.optimization",
     "bench": "farrier.benchmark",
     "compare": "farrier.comparison",
@@ -31,7 +33,7 @@ FUNCTIONS: dict[str, str] = {
     "demo": "farrier.showcase",
 }
 
-__all__ = ["__version__", "bench", "collect", "compare", "dashboard", "demo", "flash", "optimize"]
+__all__ = ["__version__", "bench", "check", "collect", "compare", "dashboard", "demo", "flash", "optimize"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import onnx
 
@@ -18,13 +18,16 @@ class Placement:
     """Where an operator runs. `reason` says why not on the accelerator, and is None where it is there.
 
     `cure` is what the user can do about it. With `certain` False the rule behind it is not confirmed by any document:
-    the placement is a "maybe".
+    the placement is a "maybe". `source` is where the rule stands; `note` is the doubt about an operator that is placed
+    on the accelerator all the same.
     """
 
     unit: str
     reason: str | None = None
     cure: str | None = None
     certain: bool = True
+    source: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,4 +55,13 @@ class OnnxRules(Protocol):
 
     def place(self, graph: OnnxGraph) -> list[Placement]:
         """Return one placement per node, in the graph's order."""
+        ...
+
+
+@runtime_checkable
+class Annotates(Protocol):
+    """Rules that have something to say about the whole, too: memory, what was assumed."""
+
+    def notes(self, subject: TfliteFile | OnnxGraph, placements: list[Placement]) -> list[str]:
+        """Return sentences."""
         ...

@@ -19,6 +19,7 @@ from farrier_contracts.errors import FarrierError
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("farrier.cli.demo:demo", "Run the whole loop on this machine."),
     "targets": ("farrier.cli.targets:targets", "List what a model can be fitted to."),
+    "check": ("farrier.cli.check:check", "Say what will run where on a target, and why not."),
     "optimize": ("farrier.cli.optimize:optimize", "Fit a model to a target within a budget."),
     "bench": ("farrier.cli.bench:bench", "Measure a model or bundle on this machine."),
     "compare": ("farrier.cli.compare:compare", "Say where two models differ, and why."),

@@ -2,4 +2,33 @@
 
 from __future__ import annotations
 
-RULES: dict[str, str] = {}  # name -> "module:constant"
+from importlib import import_module
+from typing import Any
+
+from farrier_contracts.errors import UsageError
+
+from ..placement import OnnxRules, TfliteRules
+
+RULES: dict[str, str] = {  # name -> "module:constant"
+    "null": "farrier_converters.check.rules.null:RULES",
+    "onnxruntime": "farrier_converters.check.rules.onnxruntime:RULES",
+    "edgetpu": "farrier_converters.check.rules.edgetpu.rules:RULES",
+}
+OF_TFLITE = frozenset({"edgetpu"})  # those which look at TFLite files; the others look at ONNX graphs
+
+
+def of_tflite(name: str) -> TfliteRules:
+    """Return the rules over TFLite files called `name`; raises UsageError."""
+    return _get(name)
+
+
+def of_onnx(name: str) -> OnnxRules:
+    """Return the rules over ONNX graphs called `name`; raises UsageError."""
+    return _get(name)
+
+
+def _get(name: str) -> Any:
+    if name not in RULES:
+        raise UsageError(f"no rules say what {name!r} runs where; there are: {', '.join(RULES)}")
+    module, _, constant = RULES[name].partition(":")
+    return getattr(import_module(module), constant)

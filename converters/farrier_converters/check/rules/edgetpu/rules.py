@@ -1,0 +1,94 @@
+"""Coral's Edge TPU: which operators of a TFLite file its compiler maps, and why not."""
+
+from __future__ import annotations
+
+from ....tflite.file import Operator, TfliteFile
+from ...placement import CPU, OnnxGraph, Placement
+from .. import common
+from .partition import first_partition
+from .table import TABLE, UNIT
+
+FITS, STREAMS = 6 << 20, 8 << 20  # bytes of parameters beside each other on chip
+
+
+class EdgeTpuRules:
+    """Limits of single operators, then the rule of the whole: the compiler makes one partition, the first."""
+
+    unit = UNIT
+
+    def place(self, file: TfliteFile) -> list[Placement]:
+        """Return one placement per operator, in the file's order."""
+        alone = TABLE.place(file)
+        mapped = [placement.unit == UNIT for placement in alone]
+        partition = first_partition(file, mapped)
+        breaker = next((i for i in range(min(partition, default=0), len(mapped)) if not mapped[i]), None)
+        placements = []
+        for index, placement in enumerate(alone):
+            if mapped[index] and index not in partition:
+                placements.append(_stranded(file, index, alone))
+            elif mapped[index] and breaker is not None and index > breaker:
+                placements.append(_beside(file.operators[breaker]))
+            else:
+                placements.append(placement)
+        return placements
+
+    def notes(self, subject: TfliteFile | OnnxGraph, placements: list[Placement]) -> list[str]:
+        """Return what the parameters mean for the memory on chip."""
+        parameters = _parameters(subject, placements) if isinstance(subject, TfliteFile) else 0
+        if not parameters:
+            return []
+        size = f"the operators on the Edge TPU have {parameters / 2**20:.2f} MiB of parameters"
+        cache = "C3 and compiler logs: about 8 MB, 6.1 to 7.9 MiB seen"
+        if parameters <= FITS:
+            return [f"{size}, which its memory of about 8 MB holds ({cache})"]
+        often = "are" if parameters > STREAMS else "may be"
+        return [f"{size}; part of them {often} sent again for each inference ({cache})"]
+
+
+def _stranded(file: TfliteFile, index: int, alone: list[Placement]) -> Placement:
+    """Return the placement of what the Edge TPU could run, had nothing before it gone to the CPU."""
+    cause = _cause(file, index, alone)
+    operator = file.operators[cause]
+    reason = (
+        f"it comes after operator {cause} ({operator.name}), which stays on the CPU: there is one partition"
+    )
+    return Placement(CPU, reason, alone[cause].cure, certain=alone[cause].certain, source="AXT; E#461")
+
+
+def _cause(file: TfliteFile, index: int, alone: list[Placement]) -> int:
+    """Return the first refused operator that this one's inputs hang on, else the first refused one before it."""
+    makers = {name: operator.index for operator in file.operators for name in operator.outputs}
+    open_, seen = [index], {index}
+    while open_:
+        for name in file.operators[open_.pop()].inputs:
+            maker = makers.get(name)
+            if maker is not None and maker not in seen:
+                seen.add(maker)
+                open_.append(maker)
+    refused = [i for i, placement in enumerate(alone) if placement.unit != UNIT]
+    return next((i for i in refused if i in seen), refused[0])
+
+
+def _beside(breaker: Operator) -> Placement:
+    note = (
+        f"it comes later than operator {breaker.index} ({breaker.name}), which stays on the CPU, but does not hang on "
+        "it: documents say that everything later stays there, logs of real compilations that it does not"
+    )
+    return Placement(
+        UNIT, certain=False, source="AXT, against compiler logs of detectors with several heads", note=note
+    )
+
+
+def _parameters(file: TfliteFile, placements: list[Placement]) -> int:
+    """Return the bytes of constants that the mapped operators read."""
+    read = {
+        name
+        for operator, placement in zip(file.operators, placements, strict=True)
+        if placement.unit == UNIT
+        for name in operator.inputs
+        if name >= 0 and file.tensors[name].data is not None
+    }
+    return sum(common.size(file.tensors[name]) for name in read)
+
+
+RULES = EdgeTpuRules()

@@ -1,0 +1,90 @@
+"""Check a model against a target's toolchains, and hold the best against a limit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from farrier_contracts import targets
+from farrier_contracts.errors import BudgetError, InputError, UsageError
+from farrier_contracts.targets import Target, Toolchain
+from farrier_converters.check.predict import Prediction, predict
+
+from .result import Check
+
+
+def check(
+    model: str | Path,
+    *,
+    target: str = "host",
+    toolchain: str | None = None,
+    min_accelerated: float | str | None = None,
+) -> Check:
+    """Predict which operators of a model a target's accelerator runs, and why not the others.
+
+    `model` is an `.onnx` or `.tflite` file, or another that `farrier optimize` reads; nothing is loaded into an engine,
+    and no compiler is needed. Of several toolchains the one that accelerates most is described (by multiply-adds, then
+    by operators, then the first); `toolchain` names one, by its compiler or its rules. `min_accelerated` is a share of
+    the operators (0.95, or "95%"), in which doubtful refusals count as accelerated: below it, BudgetError is raised.
+    Raises UsageError or InputError in one sentence.
+    """
+    least = _share(min_accelerated)
+    board = targets.get(target)
+    found, failures = _predictions(Path(model), board, _chosen(board, toolchain))
+    if not found:
+        raise failures[0][1]
+    best = max(found, key=_rank)
+    others = tuple(prediction for prediction in found if prediction is not best)
+    refused = tuple((toolchain, str(error)) for toolchain, error in failures)
+    result = Check(Path(model), best, others, refused)
+    if least is not None and best.possible.ops < least:
+        raise BudgetError(_sentence(result, least))
+    return result
+
+
+def _chosen(board: Target, name: str | None) -> list[Toolchain]:
+    if name is None:
+        return list(board.toolchains)
+    chosen = [toolchain for toolchain in board.toolchains if name in (toolchain.compiler, toolchain.rules)]
+    if not chosen:
+        known = ", ".join(dict.fromkeys(toolchain.compiler for toolchain in board.toolchains))
+        raise UsageError(f"{board.name} has no toolchain {name!r}; choose one of: {known}")
+    return chosen
+
+
+def _predictions(
+    path: Path, board: Target, toolchains: list[Toolchain]
+) -> tuple[list[Prediction], list[tuple[Toolchain, InputError | UsageError]]]:
+    found: list[Prediction] = []
+    failures: list[tuple[Toolchain, InputError | UsageError]] = []
+    for toolchain in toolchains:
+        try:
+            found.append(predict(path, board, toolchain))
+        except (InputError, UsageError) as error:
+            failures.append((toolchain, error))
+    return found, failures
+
+
+def _rank(prediction: Prediction) -> tuple[float, float]:
+    share = prediction.accelerated
+    return (share.ops if share.multiply_adds is None else share.multiply_adds, share.ops)
+
+
+def _share(value: float | str | None) -> float | None:
+    """Read "95%", "0.95" or 0.95."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", str(value).strip())
+    share = float(match.group(1)) / (100 if match.group(2) else 1) if match else -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"a share is written like 95% or 0.95, not {str(value)!r}")
+    return share
+
+
+def _sentence(result: Check, least: float) -> str:
+    best = result.prediction
+    first = result.first_refusal
+    return (
+        f"{best.possible.ops:.1%} of the operators of {result.model} can run accelerated on {best.target}, less than "
+        f"{least:.1%}; the first that cannot is {first}"
+    )
