@@ -70,6 +70,6 @@ def test_what_openvino_refuses(make_model, tmp_path):
     model = make_model([helper.make_node("Relu", ["x"], ["y"])], {"x": [2]}, ["y"])
     model.proto.graph.node[0].CopyFrom(nodes[0])
     model.proto.opset_import.append(helper.make_opsetid("com.example", 1))
-    with pytest.raises(InputError, match="^OpenVINO cannot load test: "):
+    with pytest.raises(InputError, match=r"^OpenVINO cannot load test: "):
         compilers.get("openvino").compile(model, OPENVINO, tmp_path)
     assert not list(tmp_path.iterdir())
