@@ -58,6 +58,10 @@ nncf: .venv-nncf/ready
 docs: .venv/ready
 	.venv/bin/python -m farrier.catalogue > docs/targets.md
 
+# Compilers and engines with environments of their own (`make tools/openvino`); farrier_converters/tools lists them.
+tools/%: .venv/ready
+	.venv/bin/python -m farrier_converters.tools $*
+
 # The pictures of README.md, made by the test that looks at them.
 pictures: .venv/ready
 	FARRIER_PICTURES=docs/images .venv/bin/python -m pytest tests/e2e/test_pictures.py

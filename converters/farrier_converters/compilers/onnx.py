@@ -1,4 +1,4 @@
-"""ONNX Runtime loads ONNX itself: compiling is writing the file, and proof that the runtime takes it."""
+"""Engines that load ONNX itself: compiling is writing the file, and proof that the engine takes it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,31 @@ from ..measure.child import Child, EngineFailure
 from ..model import Model, save
 from . import Compiled
 
+TITLE = "ONNX Runtime"
 ENGINE = "onnxruntime"
 
 
 class OnnxCompiler:
-    """Writes `.onnx` files."""
+    """Writes `.onnx` files for ONNX Runtime."""
 
     def compile(self, model: Model, toolchain: Toolchain, folder: Path) -> Compiled:
         """Write the model and let ONNX Runtime open it; raises InputError with its reason where it does not.
 
-        It opens in a process of its own: some graphs take the runtime down with them. What a quantized graph holds
-        without need is left out (see `shrink`).
+        What a quantized graph holds without need is left out (see `shrink`).
         """
-        model = shrink(model)
-        path = folder / f"{model.name}.{toolchain.format}"
-        save(model, path)
-        try:
-            with Child(path, ENGINE):
-                return Compiled(path)
-        except EngineFailure as error:
-            path.unlink()
-            raise InputError(f"ONNX Runtime cannot load {model.name}: {error}") from None
+        compiled = Compiled(folder / f"{model.name}.{toolchain.format}")
+        save(shrink(model), compiled.path)
+        return proven(compiled, ENGINE, TITLE)
+
+
+def proven(compiled: Compiled, engine: str, title: str) -> Compiled:
+    """Return an artifact that its engine opens; raises InputError with its reason, and leaves no file, else.
+
+    It opens in a process of its own: some graphs take an engine down with them.
+    """
+    try:
+        with Child(compiled.path, engine, options=compiled.options):
+            return compiled
+    except EngineFailure as error:
+        compiled.path.unlink()
+        raise InputError(f"{title} cannot load {compiled.path.stem}: {error}") from None

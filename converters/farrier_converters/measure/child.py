@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,13 +13,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from farrier_contracts.errors import FarrierError
+from farrier_contracts.errors import FarrierError, MissingToolError
 from farrier_contracts.tensors import TensorSpec
 
+from ..tools.process import END_LIMIT_S, end, memory_limit, module_command, obituary
+from .engines import interpreter
 from .frames import Frame, PipeError, receive, send
 
-LAST_WORDS_BYTES = 4096
-END_LIMIT_S = 5.0
+WORKER = "farrier_converters.measure.worker"
 
 
 class EngineFailure(FarrierError):
@@ -82,9 +80,13 @@ class Child:
 
     def open(self) -> None:
         """Start the process and load the artifact."""
+        try:
+            command = module_command(interpreter(self.engine), WORKER)
+        except MissingToolError as error:
+            raise EngineFailure(str(error)) from None
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "farrier_converters.measure.worker"],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._words,
@@ -100,7 +102,7 @@ class Child:
             "threads": self.settings.threads,
             "reference": self.reference,
             "options": self.options,
-            "memory_bytes": _memory_limit(self.settings.memory_share),
+            "memory_bytes": memory_limit(self.settings.memory_share),
         }
         answer = self._ask(Frame(fields), self.settings.open_limit_s)
         self.engine_version = answer.fields["engine"]
@@ -123,12 +125,7 @@ class Child:
         """End the process, whatever it does, and collect it."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(END_LIMIT_S)
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+            end(process)
         if self._words is not None:
             self._words.close()
 
@@ -153,20 +150,4 @@ class Child:
             code = process.wait(END_LIMIT_S)
         except subprocess.TimeoutExpired:
             return error
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        words = self._last_words()
-        return f"{self.engine}'s process ended {how}" + (f": {words}" if words else "")
-
-    def _last_words(self) -> str:
-        if self._words is None:
-            return ""
-        self._words.seek(max(0, self._words.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-        lines = self._words.read().decode(errors="replace").strip().splitlines()
-        return lines[-1].strip()[:300] if lines else ""
-
-
-def _memory_limit(share: float) -> int:
-    try:
-        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * share)
-    except (ValueError, OSError):
-        return 0  # unknown: no limit
+        return error if self._words is None else obituary(self.engine, code, self._words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,11 +14,15 @@ import numpy as np
 from farrier_contracts.errors import MissingToolError, UsageError
 from farrier_contracts.tensors import TensorSpec
 
+from .. import tools
+
 # engine -> "module:class"; importing the class's module imports the engine
 ENGINES = {
     "onnxruntime": "farrier_converters.measure.onnxruntime:OnnxRuntimeSession",
     "litert": "farrier_converters.measure.litert:LiteRtSession",
     "null": "farrier_converters.measure.engines:NullSession",
+    # These may be in an environment of their own: see `tools`.
+    "openvino": "farrier_converters.measure.sessions.openvino_session:OpenVinoSession",
 }
 MODULES = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert"}
 INSTALL = {"onnxruntime": "pip install onnxruntime", "litert": "pip install 'farrier[tflite]'"}
@@ -62,6 +67,8 @@ def missing(engine: str) -> str | None:
     """Return why no artifact of an engine can be run here, without importing it; None where one can."""
     if engine not in ENGINES:
         return f"there is no engine {engine} on a workstation"
+    if engine in tools.TOOLS:
+        return tools.missing(engine)
     if engine in MODULES and importlib.util.find_spec(MODULES[engine]) is None:
         return f"the engine {engine} is not installed; run: {INSTALL[engine]}"
     return None
@@ -75,4 +82,10 @@ def session_type(engine: str) -> type[Session]:
     try:
         return getattr(importlib.import_module(module), name)
     except ImportError:
-        raise MissingToolError(f"the engine {engine} is not installed; run: {INSTALL[engine]}") from None
+        command = INSTALL.get(engine, f"pip install 'farrier[{engine}]'")
+        raise MissingToolError(f"the engine {engine} is not installed; run: {command}") from None
+
+
+def interpreter(engine: str) -> Path:
+    """Return the Python that has the engine; raises MissingToolError for a tool that none has."""
+    return tools.python_of(engine) if engine in tools.TOOLS else Path(sys.executable)

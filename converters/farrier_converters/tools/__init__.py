@@ -1,0 +1,75 @@
+"""Compilers and engines that are not part of Farrier's base, each run by a Python that has it.
+
+That is this Python where the tool is importable here, else one in an environment of the tool's own: they pin versions
+that exclude each other. `python -m farrier_converters.tools NAME` makes that environment.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from farrier_contracts.errors import MissingToolError, UsageError
+
+HOME = "FARRIER_TOOLS"  # the variable that names the folder of the tools' environments
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A heavy tool: `module` is what it is imported as, `packages` what pip installs for it."""
+
+    name: str
+    title: str
+    module: str
+    packages: tuple[str, ...]
+
+
+TOOLS: dict[str, Tool] = {
+    tool.name: tool for tool in (Tool("openvino", "OpenVINO", "openvino", ("openvino>=2024.6", "numpy")),)
+}
+
+
+def get(name: str) -> Tool:
+    """Return the tool called `name`; raises UsageError."""
+    try:
+        return TOOLS[name]
+    except KeyError:
+        raise UsageError(f"unknown tool {name!r}; choose one of: {', '.join(TOOLS)}") from None
+
+
+def home() -> Path:
+    """Return the folder that holds one environment per tool."""
+    named = os.environ.get(HOME)
+    return Path(named) if named else Path.home() / ".local" / "share" / "farrier" / "tools"
+
+
+def environment_python(name: str) -> Path:
+    """Return where the Python of a tool's own environment is, or would be."""
+    folder = home() / name
+    return folder / "Scripts" / "python.exe" if os.name == "nt" else folder / "bin" / "python"
+
+
+def python_of(name: str) -> Path:
+    """Return a Python that has the tool; raises MissingToolError with the command that installs it."""
+    tool = get(name)
+    if importlib.util.find_spec(tool.module) is not None:
+        return Path(sys.executable)
+    python = environment_python(name)
+    if python.is_file():
+        return python
+    raise MissingToolError(
+        f"{tool.title} is not installed; run: pip install 'farrier[{name}]', "
+        f"or for an environment of its own: python -m farrier_converters.tools {name}"
+    )
+
+
+def missing(name: str) -> str | None:
+    """Return the sentence of `python_of` where no Python here has the tool, None where one has."""
+    try:
+        python_of(name)
+    except MissingToolError as error:
+        return str(error)
+    return None
