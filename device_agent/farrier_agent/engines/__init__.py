@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Mapping, Protocol, Type
 
-from farrier_contracts.bundle import Manifest, StoredBundle
+from farrier_contracts.bundle import Artifact, Manifest, StoredBundle
 from farrier_contracts.errors import BundleError, MissingToolError
 
 if TYPE_CHECKING:
@@ -34,8 +34,11 @@ class Engine(Protocol):
     """A loaded artifact. `run` is called by one thread at a time and may be given more rows than one request had."""
 
     @classmethod
-    def load(cls, path: Path, manifest: Manifest, settings: EngineSettings) -> Engine:
-        """Load the artifact at `path`; raises BundleError, or MissingToolError where the library is absent."""
+    def load(cls, path: Path, manifest: Manifest, artifact: Artifact, settings: EngineSettings) -> Engine:
+        """Load the artifact that lies at `path`, as its options say.
+
+        Raises BundleError, or MissingToolError where the library is absent.
+        """
         ...
 
     @classmethod
@@ -68,7 +71,7 @@ def load(bundle: StoredBundle, settings: EngineSettings = EngineSettings()) -> E
     for artifact in bundle.manifest.artifacts:
         engine = find(artifact.engine)
         try:
-            return engine.load(bundle.part(artifact.part), bundle.manifest, settings)
+            return engine.load(bundle.part(artifact.part), bundle.manifest, artifact, settings)
         except MissingToolError as error:
             missing = missing or error
     raise missing or BundleError(f"{bundle.manifest.name} holds no artifact")

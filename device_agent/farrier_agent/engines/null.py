@@ -7,7 +7,7 @@ from typing import Dict, Mapping
 
 import numpy as np
 
-from farrier_contracts.bundle import Manifest
+from farrier_contracts.bundle import Artifact, Manifest
 from farrier_contracts.tensors import DYNAMIC, NUMPY_NAMES
 
 from . import EngineSettings
@@ -20,7 +20,7 @@ class Null:
         self._outputs = manifest.outputs
 
     @classmethod
-    def load(cls, path: Path, manifest: Manifest, settings: EngineSettings) -> Null:
+    def load(cls, path: Path, manifest: Manifest, artifact: Artifact, settings: EngineSettings) -> Null:
         """Ignore the artifact."""
         return cls(manifest)
 

@@ -7,7 +7,7 @@ from typing import Any, Dict, Mapping
 
 import numpy as np
 
-from farrier_contracts.bundle import Manifest
+from farrier_contracts.bundle import Artifact, Manifest
 from farrier_contracts.errors import BundleError, MissingToolError
 
 from . import EngineSettings
@@ -23,7 +23,9 @@ class OnnxRuntime:
         self._outputs = outputs
 
     @classmethod
-    def load(cls, path: Path, manifest: Manifest, settings: EngineSettings) -> OnnxRuntime:
+    def load(
+        cls, path: Path, manifest: Manifest, artifact: Artifact, settings: EngineSettings
+    ) -> OnnxRuntime:
         """Build the session; threads never spin, since a device has other work to do."""
         ort = _library()
         options = ort.SessionOptions()

@@ -49,6 +49,7 @@ class Maker:
         golden: Arrays | None = None,
         atol: float = 1e-4,
         cache: bool = True,
+        options: Mapping[str, object] | None = None,
         **fields: object,
     ) -> StoredBundle:
         self.count += 1
@@ -57,7 +58,7 @@ class Maker:
             version="1.0",
             inputs=tuple(inputs),
             outputs=tuple(outputs),
-            artifacts=(Artifact("model", engine, engine, "fp32", "host"),),
+            artifacts=(Artifact("model", engine, engine, "fp32", "host", options or {}),),
             golden=Golden("golden.npz", {spec.name: atol for spec in outputs})
             if golden is not None
             else None,

@@ -146,6 +146,86 @@ def test_ultraface_gives_the_same_faces_in_both_engines(make_bundle, shared_data
     assert (want["scores"][0, :, 1] > 0.7).any()
 
 
+def test_layouts_give_tflite_the_axes_of_the_model(make_bundle, shared_data):
+    [onnx] = (shared_data / "ultraface").rglob("version-RFB-320_without_postprocessing.onnx")
+    [tflite] = (shared_data / "ultraface").rglob("*320*without_postprocessing.tflite")
+    inputs = [TensorSpec("input", "FP32", (1, 3, 240, 320))]
+    outputs = [TensorSpec("scores", "FP32", (1, 4420, 2)), TensorSpec("boxes", "FP32", (1, 4, 4420))]
+    layouts = {"input": [0, 2, 3, 1], "boxes": [0, 2, 1]}
+    first = make_bundle(onnx.read_bytes(), inputs, [outputs[0], TensorSpec("boxes", "FP32", (1, 4420, 4))])
+    second = make_bundle(tflite.read_bytes(), inputs, outputs, engine="litert", options={"layouts": layouts})
+    x = np.random.default_rng(3).normal(size=(1, 3, 240, 320)).astype(np.float32)
+    with Runtime(first) as a, Runtime(second) as b:
+        want, got = a.infer({"input": x}), b.infer({"input": x})
+    assert got["boxes"].shape == (1, 4, 4420)
+    assert np.abs(got["scores"] - want["scores"]).max() < 1e-3
+    assert np.abs(got["boxes"] - want["boxes"].transpose(0, 2, 1)).max() < 2e-3
+
+
+def test_a_layout_may_carry_the_batch_along(make_bundle, shared_data):
+    path = (
+        shared_data
+        / "tflite_micro/tensorflow/lite/micro/examples/hello_world/models/hello_world_float.tflite"
+    )
+    specs = [TensorSpec("x", "FP32", (1, -1))], [TensorSpec("y", "FP32", (1, -1))]
+    bundle = make_bundle(
+        path.read_bytes(), *specs, engine="litert", options={"layouts": {"x": [1, 0], "y": [1, 0]}}
+    )
+    x = np.linspace(0, 2 * np.pi, 7, dtype=np.float32)[None]
+    with Runtime(bundle) as runtime:
+        y = runtime.infer({"x": x})["y"]
+    assert y.shape == (1, 7) and y.flags.c_contiguous
+    assert np.abs(y - np.sin(x)).max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"layouts": {"image": [0, 1, 2, 2]}}, "layout of 'image'"),
+        ({"layouts": {"image": [0, 1, 2]}}, "layout of 'image'"),
+        ({"layouts": {"image": [False, True, 2, 3]}}, "layout of 'image'"),
+        ({"layouts": {"picture": [0]}}, "layout of 'picture'"),
+        ({"layouts": [1]}, "malformed"),
+        ({"quantized": ["picture"]}, "'picture', which is no tensor"),
+        ({"quantized": [[]]}, "no tensor"),
+        ({"quantized": "image"}, "malformed"),
+        ({"quantized": ["person"]}, "'person' is int8 in the model but INT8 in the manifest"),
+    ],
+)
+def test_options_that_do_not_fit_the_file_are_one_sentence(make_bundle, shared_data, options, sentence):
+    [model] = (shared_data / "mlperf_tiny").rglob("vww_96_int8.tflite")
+    bundle = make_bundle(
+        model.read_bytes(),
+        [TensorSpec("image", "FP32", (1, 96, 96, 3))],
+        [TensorSpec("person", "INT8", (1, 2))],
+        engine="litert",
+        options=options,
+    )
+    with pytest.raises(BundleError, match=sentence):
+        engines.load(bundle)
+
+
+def test_quantized_ends_agree_with_what_the_workstation_measured(make_bundle, shared_data):
+    workstation = pytest.importorskip("farrier_converters.measure.litert")
+
+    [model] = (shared_data / "mlperf_tiny").rglob("vww_96_int8.tflite")
+    options = {"layouts": {"input_1_int8": [0, 2, 3, 1]}, "quantized": ["input_1_int8", "Identity_int8"]}
+    bundle = make_bundle(
+        model.read_bytes(),
+        [TensorSpec("input_1_int8", "FP32", (1, 3, 96, 96))],
+        [TensorSpec("Identity_int8", "FP32", (1, 2))],
+        engine="litert",
+        options=options,
+    )
+    x = np.random.default_rng(5).uniform(-0.1, 1.1, (1, 3, 96, 96)).astype(np.float32)
+    with Runtime(bundle) as runtime:
+        got = runtime.infer({"input_1_int8": x})["Identity_int8"]
+    want = workstation.LiteRtSession(model, threads=1, options=options).run({"input_1_int8": x})[
+        "Identity_int8"
+    ]
+    np.testing.assert_array_equal(got, want)
+
+
 def test_models_that_litert_refuses_give_one_sentence(make_bundle, shared_data):
     [broken] = (shared_data / "coral").rglob("model_invoking_error.tflite")
     bundle = make_bundle(broken.read_bytes(), [], [], engine="litert")
