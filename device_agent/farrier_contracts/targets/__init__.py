@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import UsageError
 from .arithmetics import ARITHMETICS
 from .arm import ARM64, RASPBERRY_PI_4, RASPBERRY_PI_5
-from .model import EXACT, FIXED_POINT, HALF_EVEN, PAIRS, Arithmetic, Target, Toolchain
+from .model import EXACT, FIXED_POINT, HALF_EVEN, INPUTS, PAIRS, RESULTS, Arithmetic, Target, Toolchain
 from .null import NULL
 from .x86 import AVX2, VNNI
 
@@ -17,7 +17,9 @@ __all__ = [
     "EXACT",
     "FIXED_POINT",
     "HALF_EVEN",
+    "INPUTS",
     "PAIRS",
+    "RESULTS",
     "TARGETS",
     "Arithmetic",
     "Target",
