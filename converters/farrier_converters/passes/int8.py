@@ -23,7 +23,7 @@ from ..quantize.calibrate import CalibrationSettings, observe
 from ..quantize.edges import wide
 from ..quantize.nearest import NearestSettings, distances, nearest
 from ..quantize.observe import METHODS, Observer
-from ..quantize.placement import Placement, place
+from ..quantize.placement import STYLES, Placement, place
 from ..quantize.repair import centring, evening
 from ..quantize.repair.bias import correct, correct_by_means, input_means
 from ..quantize.rewrite import NARROW_BITS, QdqWriter, Widths, set_reason
@@ -147,7 +147,8 @@ def run(model: Model, options: Int8Options, context: Context) -> Model:
         context = replace(context, statistics={})
     with large_blocks_mapped():
         found = _best(model, options, context)
-    if not options.store_rest:
+    style = (context.arithmetic or SAFE).quantizers
+    if not options.store_rest or not STYLES[style].stores_rest:
         return found
     return store_as_integers(found, Selection(exclude=frozenset(options.exclude), rest=True))
 
@@ -228,7 +229,7 @@ def _quantized(model: Model, options: Int8Options, context: Context, *, correcti
     if options.fit and known:
         graph, slower = fit(graph, exclude=exclude, stem=options.stem)
     stem = options.stem and (known or not options.fit)
-    plan = place(graph, exclude=exclude, stem=stem, slower=slower)
+    plan = place(graph, arithmetic.quantizers, exclude=exclude, stem=stem, slower=slower)
     widths = Widths(
         options.activation_bits,
         options.weight_method,
@@ -294,10 +295,11 @@ def _observed(
     finds values that are not finite, the plan may leave them out.
     """
     known = {} if context.statistics is None else context.statistics
+    style = (context.arithmetic or SAFE).quantizers
     whole = Graph(model)
     first = dict(known)
     with suppress(InputError):
-        _observe(whole, place(whole), options, context, first)
+        _observe(whole, place(whole, style), options, context, first)
         known.update(first)
     return _observe(graph, plan, options, context, known)
 

@@ -109,6 +109,7 @@ def prepare(model: Model, options: Int8Options, context: Context) -> tuple[Quant
         Widths(options.activation_bits, options.weight_method, wide_weight_bits=options.edge_bits(target)),
         ranges,
         wide_edges=options.wide_edges,
+        style=arithmetic.quantizers,
         exclude=frozenset(options.exclude),
         stem=options.stem,
     )

@@ -10,6 +10,8 @@ from . import reasons, rules
 
 def computes_in_integers(graph: Graph, node: onnx.NodeProto) -> bool:
     """Say whether a node reads dequantized tensors and its result is quantized, or need not be."""
+    if reasons.is_integer(node):
+        return True
     if reasons.reason_of(node) or not standard(node, *rules.LINEAR, *rules.CARRIERS, *rules.ARITHMETIC):
         return False
     operands = node.input if standard(node, *rules.LINEAR, *rules.VARIADIC) else node.input[:1]

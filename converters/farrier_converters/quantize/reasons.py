@@ -9,6 +9,7 @@ import onnx
 from . import rules
 
 REASON_KEY = "farrier.reason"  # in a node's metadata
+INTEGER_KEY = "int8"  # on a node that computes in integers though no quantizer follows it
 PART_KEY = "part"  # on a node that only serves another: it converts or scales
 SHORT_KEY = "why"  # the same, abbreviated: the number of a sentence, and what is filled in
 
@@ -32,6 +33,9 @@ _SENTENCES = (
     rules.STORED,
     rules.SPREAD,
     rules.NOT_SMOOTHED,
+    rules.RESULT_FLOAT,
+    rules.OPERANDS,
+    rules.NOT_MOVED,
 )
 _FIELD = re.compile(r"{(\w+)}")
 
@@ -52,6 +56,17 @@ def mark_part(node: onnx.NodeProto) -> onnx.NodeProto:
 def is_part(node: onnx.NodeProto) -> bool:
     """Say whether a node is marked as a part of another."""
     return any(field.key == PART_KEY for field in node.metadata_props)
+
+
+def mark_integer(node: onnx.NodeProto) -> None:
+    """Note that a node computes in integers whatever reads its result."""
+    if not is_integer(node):
+        node.metadata_props.add(key=INTEGER_KEY, value="1")
+
+
+def is_integer(node: onnx.NodeProto) -> bool:
+    """Say whether a node is marked as computing in integers."""
+    return any(field.key == INTEGER_KEY for field in node.metadata_props)
 
 
 def reason_of(node: onnx.NodeProto) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from farrier_contracts.errors import InputError
-from farrier_contracts.targets import Arithmetic
+from farrier_contracts.targets import INPUTS, Arithmetic
 
 from ..graph.bounds import bounds
 from ..graph.compact.names import BEFORE
@@ -18,7 +18,7 @@ from ..model import Model
 from . import rules, scales
 from .fences import fence
 from .placement import Placement
-from .reasons import REASON_KEY, forget, set_reason
+from .reasons import REASON_KEY, forget, mark_integer, set_reason
 from .scales import Affine, Range
 
 __all__ = ["REASON_KEY", "Known", "QdqWriter", "Widths", "set_reason"]
@@ -79,10 +79,12 @@ class QdqWriter:
         for node in self.graph.nodes:
             if id(node) in self.plan.reasons:
                 set_reason(node, self.plan.reasons[id(node)])
-            elif id(node) in self.plan.integer:
+            elif id(node) in self.plan.integer | self.plan.absorbed:
                 forget(node)  # an earlier pass may have left it in float
+                if self.arithmetic.quantizers == INPUTS:
+                    mark_integer(node)
         for node in [n for n in self.graph.nodes if id(n) in self.plan.integer]:
-            if standard(node, *rules.LINEAR):
+            if standard(node, *rules.WEIGHTED):
                 self._quantize_weights(node)
             elif id(node) in self.plan.constants:
                 self._quantize_constant(node, self.plan.constants[id(node)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 # Multiply-accumulate operators: what integers are for.
 LINEAR = ("Conv", "Gemm", "MatMul")
+# All that may have integer weights, in some engine.
+WEIGHTED = (*LINEAR, "ConvTranspose")
 # Move or select values: the result has the scale of its first input.
 CARRIERS = (
     "MaxPool",
@@ -63,3 +65,7 @@ SCALED = "it scales or transposes its operands"
 LSTM_KIND = "an LSTM with peepholes or batch-first layout has no integer kernel"
 NOT_SMOOTHED = "not smoothed: nothing before its input {name} can divide that for it alone"
 OPSET = "the graph's operator set {version} cannot be quantized here, and changing it failed: {why}"
+# Where quantizers stand on inputs (see `inputs`):
+RESULT_FLOAT = "its result is read in float somewhere, and integers would only win where {op} keeps them"
+OPERANDS = "its operands differ in shape, or are no activations"
+NOT_MOVED = "a quantizer does not move through {op}"

@@ -13,7 +13,7 @@ from .datacentre import CUDA_GPU, GAUDI, INFERENTIA, TPU
 from .jetson import JETSON_NANO, JETSON_ORIN, JETSON_XAVIER
 from .micro import CORTEX_M_ETHOS_U
 from .mobile import ANDROID, IOS
-from .model import EXACT, FIXED_POINT, HALF_EVEN, PAIRS, Arithmetic, Target, Toolchain
+from .model import EXACT, FIXED_POINT, HALF_EVEN, INPUTS, PAIRS, RESULTS, Arithmetic, Target, Toolchain
 from .null import NULL
 from .x86 import AVX2, VNNI
 
@@ -22,7 +22,9 @@ __all__ = [
     "EXACT",
     "FIXED_POINT",
     "HALF_EVEN",
+    "INPUTS",
     "PAIRS",
+    "RESULTS",
     "TARGETS",
     "Arithmetic",
     "Target",

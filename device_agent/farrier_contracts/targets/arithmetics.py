@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .model import FIXED_POINT, PAIRS, Arithmetic
+from .model import FIXED_POINT, INPUTS, PAIRS, Arithmetic
 
 _PLATFORM = "microsoft/onnxruntime core/mlas/lib/platform.cpp: kernels chosen at load"
 _QUANTIZE = 'ONNX Runtime documentation, "Quantize ONNX Models": U8S8, reduce_range'
@@ -44,18 +44,20 @@ NPU_PER_TENSOR = Arithmetic(
     description="accelerators with one symmetric scale per tensor",
     sources=("NVIDIA TensorRT, Working with DLA: symmetric per-tensor INT8 only", _SPEC),
 )
-
 TENSORRT = Arithmetic(
     "s8",
     symmetric_activations=True,
+    quantizers=INPUTS,
     name="tensorrt",
-    description="TensorRT: one symmetric scale per activation, one per channel of weights",
+    description="TensorRT on NVIDIA GPUs",
     sources=(
-        'NVIDIA TensorRT, "Quantization Schemes"; developer guide 8.x, chapter 7: explicit quantization',
+        "NVIDIA TensorRT, Quantization Schemes: symmetric INT8 in [-128, 127], rounded half to even",
+        "NVIDIA TensorRT, Explicit Quantization: placement of Q/DQ, weights per output channel",
     ),
 )
 
+
 ARITHMETICS: dict[str, Arithmetic] = {
     arithmetic.name: arithmetic
-    for arithmetic in (X86_VNNI, X86_AVX2, ARM, TFLITE_REFERENCE, TENSORRT, NPU_PER_TENSOR)
+    for arithmetic in (X86_VNNI, X86_AVX2, ARM, TFLITE_REFERENCE, NPU_PER_TENSOR, TENSORRT)
 }

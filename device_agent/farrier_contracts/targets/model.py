@@ -9,6 +9,8 @@ EXACT = "exact32"  # every product is summed in 32 bits
 PAIRS = "pairs16"  # products of u8 and s8 are summed two by two in 16 bits, saturating (x86 `vpmaddubsw`)
 HALF_EVEN = "float32-half-even"  # the sum times a float32 factor, rounded half to even: ONNX Runtime, XNNPACK
 FIXED_POINT = "fixed-point"  # a 31-bit multiplier, rounded twice, half away from zero: TFLite's own kernels
+RESULTS = "results"  # quantizers stand behind what integer operators make: ONNX Runtime, TFLite
+INPUTS = "inputs"  # quantizers stand before what multiplies, and the engine fuses all between two of them: TensorRT
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class Arithmetic:
 
     `activations` is "u8" or "s8"; weights are always signed. `weight_bits` is what a model made for this arithmetic
     gets: 7 where two products of unsigned activations and signed weights would saturate (`accumulator` PAIRS).
-    `rounding` is how a sum becomes the next 8-bit integer. `sources` says where that is written.
+    `rounding` is how a sum becomes the next 8-bit integer. `quantizers` is where the engine wants them in a graph.
+    `sources` says where that is written.
     """
 
     activations: str
@@ -27,6 +30,7 @@ class Arithmetic:
     power_of_two_scales: bool = False  # of activations and weights: the accelerator requantizes by shifts
     accumulator: str = EXACT
     rounding: str = HALF_EVEN
+    quantizers: str = RESULTS
     name: str = ""
     description: str = ""
     sources: tuple[str, ...] = ()

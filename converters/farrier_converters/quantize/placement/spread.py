@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx
 
-from ..graph.edit import Graph, standard
-from . import rules
+from ...graph.edit import Graph, standard
+from .. import rules
 
 MOVED_BY = (*rules.MOVERS, "Cast", "Identity", "Split", "Concat")
 

@@ -9,50 +9,16 @@ before, so that the engine can make both part of the operator's own requantizati
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 
-from ..graph.bounds import bounds
-from ..graph.edit import Graph, attribute, reads, standard
-from ..graph.types import FLOAT, TensorType, infer
-from . import rules
-from .already import computes_in_integers
-from .spread import spreading_operator
-
-STEM_CHANNELS = 4  # a convolution of so few input channels reads an image, or something like it
-
-
-@dataclass
-class Placement:
-    """What was decided. Nodes are named by `id`; `shares` maps a tensor to one whose scale it has."""
-
-    made: dict[str, None] = field(default_factory=dict)  # tensors that an integer node makes, in graph order
-    read: dict[str, None] = field(default_factory=dict)  # float tensors that an integer node reads
-    integer: set[int] = field(default_factory=set)
-    absorbed: set[int] = field(default_factory=set)  # activation functions that belong to the node before
-    constants: dict[int, str] = field(
-        default_factory=dict
-    )  # constant operands of integer Add and Mul, by node
-    shares: dict[str, str] = field(default_factory=dict)
-    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
-    reasons: dict[int, str] = field(default_factory=dict)
-
-    def root(self, name: str) -> str:
-        """Return the tensor that stands for all those which share this one's scale."""
-        while self.shares.get(name, name) != name:
-            name = self.shares[name]
-        return name
-
-    def join(self, first: str, second: str) -> None:
-        """Let two tensors share one scale."""
-        self.shares[self.root(second)] = self.root(first)
-
-    @property
-    def points(self) -> list[str]:
-        """The tensors that get a quantizer."""
-        return [*self.read, *self.made]
+from ...graph.edit import Graph, reads, standard
+from ...graph.types import TensorType, infer
+from .. import rules
+from ..already import computes_in_integers
+from . import obstacles
+from .plan import Placement
 
 
 class _Planner:
@@ -63,7 +29,7 @@ class _Planner:
         self.exclude = exclude
         self.stem = stem
         self.slower = slower
-        self.done = {id(node) for node in graph.nodes if _is_done(graph, node)}
+        self.done = {id(node) for node in graph.nodes if is_done(graph, node)}
         self.moves: dict[int, bool] = {}
         self.useful = self._before_linear()
         self.flowing = self._between_linear()
@@ -96,7 +62,7 @@ class _Planner:
         found: set[int] = set()
         for node in reversed(self.graph.nodes):
             kernel = standard(node, *rules.CARRIERS, *rules.ARITHMETIC)
-            if kernel and self._named_obstacle(node) is None is self._carrier_obstacle(node):
+            if kernel and self._named_obstacle(node) is None is obstacles.carrier(self.graph, node):
                 found.update([id(node)] if all(self._flows(n, found) for n in node.output if n) else ())
         return found
 
@@ -109,11 +75,7 @@ class _Planner:
     def _multiplies(self, node: onnx.NodeProto) -> bool:
         """Say whether a node is a multiply-accumulate operator that becomes integer."""
         linear = standard(node, *rules.LINEAR)
-        return linear and self._named_obstacle(node) is None is self._linear_obstacle(node)
-
-    def _is_float(self, name: str) -> bool:
-        kind = self.types.get(name)
-        return kind is not None and kind.dtype == FLOAT
+        return linear and self._named_obstacle(node) is None is self._linear(node)
 
     def _obstacle(self, node: onnx.NodeProto) -> str | None:
         """Return why a node has to stay in float, or None."""
@@ -121,12 +83,12 @@ class _Planner:
         if named is not None:
             return named
         if standard(node, *rules.LINEAR):
-            return self._linear_obstacle(node)
+            return self._linear(node)
         if not standard(node, *rules.CARRIERS, *rules.ARITHMETIC):
             return rules.NO_KERNEL.format(op=node.op_type)
         if id(node) not in self.useful:
             return rules.TAIL
-        return self._operand_obstacle(node) or self._carrier_obstacle(node)
+        return self._operand_obstacle(node) or obstacles.carrier(self.graph, node)
 
     def _named_obstacle(self, node: onnx.NodeProto) -> str | None:
         if self.exclude.intersection((node.name, node.output[0])):
@@ -152,8 +114,8 @@ class _Planner:
                 standard(node, *rules.MOVERS)
                 and bool(readers)
                 and not self.graph.kept(node.output[0])
-                and self._is_float(node.input[0])
-                and self._carrier_obstacle(node) is None
+                and obstacles.is_float(self.types, node.input[0])
+                and obstacles.carrier(self.graph, node) is None
                 and self._named_obstacle(node) is None
                 and all(self._takes_integers(reader, node.output[0]) for reader in readers)
             )
@@ -164,61 +126,8 @@ class _Planner:
             return False
         return self._multiplies(reader) or self._moves_into_integers(reader)
 
-    def _carrier_obstacle(self, node: onnx.NodeProto) -> str | None:
-        if standard(node, "Pad"):
-            fill = (
-                self.graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1)
-            )
-            if attribute(node, "mode", b"constant") == b"constant" and (
-                fill is None or (fill.any() and not self._is_least(node.input[0], fill))
-            ):
-                return "it pads with something other than zero"
-        if standard(node, "Resize") and attribute(node, "mode", b"nearest") == b"cubic":
-            return "cubic interpolation leaves the range of its input"
-        if standard(node, "MaxPool") and len(node.output) > 1 and node.output[1]:
-            return "it returns indices"
-        return None
-
-    def _is_least(self, name: str, fill: np.ndarray) -> bool:
-        """Whether a value is the least that a tensor can take on: the quantizer's range reaches as far."""
-        maker = self.graph.producer.get(name)
-        ends = None if maker is None else bounds(self.graph, maker)
-        return ends is not None and fill.size == 1 and ends[0] == float(fill.reshape(()))
-
-    def _linear_obstacle(self, node: onnx.NodeProto) -> str | None:
-        if not all(self._is_float(name) for name in (node.input[0], node.output[0])):
-            return "it does not compute in float32"
-        obstacle = self._weights_obstacle(node)
-        if obstacle is None and not self.stem and standard(node, "Conv"):
-            channels = self.types[node.input[1]].shape
-            if channels and (channels[1] or 0) * attribute(node, "group", 1) <= STEM_CHANNELS:
-                return rules.STEM
-        spreading = spreading_operator(self.graph, node) if obstacle is None else None
-        return obstacle if spreading is None else rules.SPREAD.format(op=spreading)
-
-    def _weights_obstacle(self, node: onnx.NodeProto) -> str | None:
-        weight = self.graph.constant(node.input[1])
-        if weight is None:
-            if node.op_type == "MatMul" and self._is_float(node.input[1]):
-                return None
-            maker = self.graph.producer.get(node.input[1])
-            stored = maker is not None and standard(maker, "DequantizeLinear")
-            return rules.STORED if stored else rules.NOT_CONSTANT
-        if weight.dtype != np.float32 or self.graph.constant(node.input[0]) is not None:
-            return "it does not multiply activations by float32 weights"
-        if node.op_type == "MatMul":
-            return None if weight.ndim == 2 else "its weights are not a matrix"
-        if len(node.input) > 2 and node.input[2]:
-            value = self.graph.constant(node.input[2])
-            if value is None or value.dtype != np.float32:
-                return "its bias is not constant"
-            if node.op_type == "Gemm":
-                channels = weight.shape[0 if attribute(node, "transB", 0) else 1]
-                if value.size not in (1, channels) or value.shape[-1:] not in ((), (1,), (channels,)):
-                    return "its bias differs from row to row"
-        if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0:
-            return "it scales its operands"
-        return None
+    def _linear(self, node: onnx.NodeProto) -> str | None:
+        return obstacles.linear(self.graph, self.types, node, stem=self.stem)
 
     def _operands(self, node: onnx.NodeProto) -> list[str]:
         names = node.input if standard(node, *rules.VARIADIC) else node.input[:1]
@@ -269,7 +178,7 @@ class _Planner:
         return reader.output[0]
 
 
-def _is_done(graph: Graph, node: onnx.NodeProto) -> bool:
+def is_done(graph: Graph, node: onnx.NodeProto) -> bool:
     """Say whether a node came quantized, or converts for those that did."""
     conversion = standard(node, "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
     return conversion or node.op_type in rules.INTEGER_OPERATORS or computes_in_integers(graph, node)
