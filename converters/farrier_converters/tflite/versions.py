@@ -13,18 +13,21 @@ from .file import Operator, Tensor, TfliteFile
 
 Kinds = tuple[str, ...]  # element types of the inputs
 Rule = Callable[[Operator, Sequence[Tensor | None], Kinds], int]
-INT8_IS_2 = (
-    "AVERAGE_POOL_2D MAX_POOL_2D SOFTMAX MEAN MIRROR_PAD REDUCE_MAX REDUCE_MIN RELU6 RSQRT CONCATENATION TANH "
-    "LOGISTIC SPACE_TO_DEPTH SUM LOG_SOFTMAX GREATER LESS_EQUAL LESS GREATER_EQUAL EQUAL NOT_EQUAL "
-    "SQUARED_DIFFERENCE DEPTH_TO_SPACE EXP LOG REDUCE_PROD BATCH_MATMUL PACK L2_NORMALIZATION RELU TOPK_V2 SPLIT_V"
-).split()
+_INT8_IS_2 = """
+AVERAGE_POOL_2D MAX_POOL_2D SOFTMAX MEAN MIRROR_PAD REDUCE_MAX REDUCE_MIN RELU6 RSQRT CONCATENATION TANH
+LOGISTIC SPACE_TO_DEPTH SUM LOG_SOFTMAX GREATER LESS_EQUAL LESS GREATER_EQUAL EQUAL NOT_EQUAL
+SQUARED_DIFFERENCE DEPTH_TO_SPACE EXP LOG REDUCE_PROD BATCH_MATMUL PACK L2_NORMALIZATION RELU TOPK_V2 SPLIT_V
+"""
+INT8_IS_2 = frozenset(_INT8_IS_2.split())
 BYTES = ("int8", "uint8")
 
 
 def versioned(file: TfliteFile) -> TfliteFile:
     """Return the file with the exact version at each operator, and the runtime that these need in its metadata."""
     operators = tuple(replace(o, version=version(o, file.tensors)) for o in file.operators)
-    oldest = max((_number(first_runtime(o)), first_runtime(o)) for o in operators)[1] if operators else "1.5.0"
+    oldest = (
+        max((_number(first_runtime(o)), first_runtime(o)) for o in operators)[1] if operators else "1.5.0"
+    )
     kept = tuple(entry for entry in file.metadata if entry[0] != RUNTIME)
     return replace(file, operators=operators, metadata=(*kept, (RUNTIME, oldest.encode().ljust(16, b"\0"))))
 
