@@ -15,7 +15,7 @@ from ...tflite import layout
 from ...tflite.file import TfliteFile
 from ...tflite.layout import BatchError
 from ...tflite.versions import versioned
-from .builder import Builder, Value
+from .builder import Builder, Held, Value
 from .ends import input_order, output_tensor
 from .errors import Code, ConversionError, Failure, UnsupportedError
 from .node import Node
@@ -46,38 +46,64 @@ def convert(model: Model) -> tuple[TfliteFile, dict[str, Any]]:
 def _attempt(model: Model, *, rows: bool) -> tuple[TfliteFile, dict[str, Any]]:
     prepared = prepare(model, rows=rows)
     b = Builder()
-    graph = prepared.graph
     values: dict[str, Value] = {}
-    layouts: dict[str, list[int]] = {}
-    inputs = []
-    for info in graph.inputs:
-        value = values[info.name] = _value(prepared, info.name)
-        order = input_order(graph, value)
-        held = b.tensor(info.name, layout.permuted(value.shape, order), value.dtype)
-        b.put(value, held, order)
-        inputs.append((info.name, held))
-        if order != layout.identity(value.rank):
-            layouts[info.name] = list(order)
-    failures = _lower_all(b, prepared, values)
+    failures: list[Failure] = []
+    inputs = _inputs(b, prepared, values, failures)
+    failures += _lower_all(b, prepared, values)
+    outputs = (
+        [] if failures else _outputs(b, prepared, values, {held.index for _, held, _ in inputs}, failures)
+    )
     if failures:
         raise ConversionError(model.name, failures)
-    outputs, taken = [], {held.index for _, held in inputs}
-    for name in graph.outputs:
+    ends = [[(name, held) for name, held, _ in side] for side in (inputs, outputs)]
+    file = b.finish(ends[0], ends[1], f"made by farrier {__version__}")
+    moved = {
+        name: list(order) for name, _, order in (*inputs, *outputs) if order != layout.identity(len(order))
+    }
+    return versioned(file), {"layouts": moved} if moved else {}
+
+
+End = tuple[
+    str, Held, layout.Order
+]  # an input or output: its name, the tensor, and the order that this is stored in
+
+
+def _inputs(b: Builder, prepared: Prepared, values: dict[str, Value], failures: list[Failure]) -> list[End]:
+    ends: list[End] = []
+    for info in prepared.graph.inputs:
+        try:
+            value = _value(prepared, info.name)
+            order = input_order(prepared.graph, value)
+            held = b.tensor(info.name, layout.permuted(value.shape, order), value.dtype)
+        except UnsupportedError as error:
+            failures.append(Failure(error.code, "input", info.name, str(error)))
+            continue
+        b.put(value, held, order)
+        values[info.name] = value
+        ends.append((info.name, held, order))
+    return ends
+
+
+def _outputs(
+    b: Builder, prepared: Prepared, values: dict[str, Value], taken: set[int], failures: list[Failure]
+) -> list[End]:
+    ends: list[End] = []
+    for name in prepared.graph.outputs:
         b.scope = name
-        value = values.get(name) or _value(prepared, name)
-        held, order = output_tensor(b, value, taken)
+        try:
+            held, order = output_tensor(b, values.get(name) or _value(prepared, name), taken)
+        except UnsupportedError as error:
+            failures.append(Failure(error.code, "output", name, str(error)))
+            continue
         taken.add(held.index)
-        outputs.append((name, held))
-        if order != layout.identity(value.rank):
-            layouts[name] = list(order)
-    file = b.finish(inputs, outputs, f"made by farrier {__version__}")
-    return versioned(file), {"layouts": layouts} if layouts else {}
+        ends.append((name, held, order))
+    return ends
 
 
 def _lower_all(b: Builder, prepared: Prepared, values: dict[str, Value]) -> list[Failure]:
     """Lower every node; one that reads what a failed node makes is not a failure of its own."""
     failures: list[Failure] = []
-    broken: set[str] = set()
+    broken = {info.name for info in prepared.graph.inputs} - values.keys()
     for node in prepared.graph.ordered():
         if broken.intersection(node.input):
             broken.update(node.output)
