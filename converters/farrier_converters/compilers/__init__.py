@@ -20,6 +20,7 @@ COMPILERS: dict[str, str] = {
     "null": "farrier_converters.compilers.null:NullCompiler",
     "onnx": "farrier_converters.compilers.onnx:OnnxCompiler",
     "openvino": "farrier_converters.compilers.openvino:OpenVinoCompiler",
+    "tflite": "farrier_converters.compilers.tflite:TfliteCompiler",
 }
 
 

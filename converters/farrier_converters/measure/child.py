@@ -95,10 +95,15 @@ class Child:
         )
         if self._process.stdin is not None:
             os.set_blocking(self._process.stdin.fileno(), False)
+        self.load(self.path, options=self.options)
+
+    def load(self, path: Path, *, options: Mapping[str, Any] | None = None) -> None:
+        """Load an artifact in the process that runs, in place of the one before."""
+        self.path, self.options = path, dict(options or {})
         fields = {
             "op": "open",
             "engine": self.engine,
-            "path": str(self.path.resolve()),
+            "path": str(path.resolve()),
             "threads": self.settings.threads,
             "reference": self.reference,
             "options": self.options,

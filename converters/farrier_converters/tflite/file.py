@@ -43,6 +43,16 @@ class Operator:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: dict[str, Any]
+    version: int = 1  # of the operator's definition; see `versions`
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Names by which a caller knows the inputs and outputs: pairs of a name and a tensor's index."""
+
+    key: str
+    inputs: tuple[tuple[str, int], ...]
+    outputs: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,9 @@ class TfliteFile:
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    description: str = ""
+    metadata: tuple[tuple[str, bytes], ...] = ()
+    signatures: tuple[Signature, ...] = ()
 
 
 def read(path: Path, *, max_bytes: int) -> TfliteFile:
@@ -89,14 +102,31 @@ def _parse(data: bytes) -> TfliteFile:
     inputs, outputs = (_indices(graph, slot, len(tensors), least=0) for slot in (1, 2))
     if not outputs:
         raise DamagedError("its graph has no outputs")
-    return TfliteFile(tensors, operators, inputs, outputs)
+    metadata = tuple((table.text(0), _buffer(table, 1, buffers)) for table in model.tables(6))
+    signatures = tuple(_signature(table, len(tensors)) for table in model.tables(7))
+    return TfliteFile(tensors, operators, inputs, outputs, model.text(3), metadata, signatures)
 
 
-def _code(table: Table) -> str:
-    number = max(table.integer(0, INT8), table.integer(3, INT32))
+def _code(table: Table) -> tuple[str, int]:
+    """Return an operator's name and version."""
+    number, version = max(table.integer(0, INT8), table.integer(3, INT32)), table.integer(2, INT32, 1)
     if number == schema.CUSTOM:
-        return f"CUSTOM:{table.text(1)[:80]}"
-    return schema.OPERATORS[number] if 0 <= number < len(schema.OPERATORS) else f"number {number}"
+        return f"CUSTOM:{table.text(1)[:80]}", version
+    return schema.OPERATORS[number] if 0 <= number < len(schema.OPERATORS) else f"number {number}", version
+
+
+def _signature(table: Table, tensors: int) -> Signature:
+    pairs = [tuple((t.text(0), t.integer(1, UINT32)) for t in table.tables(slot)) for slot in (0, 1)]
+    if any(index >= tensors for side in pairs for _, index in side):
+        raise DamagedError("a signature names a tensor that does not exist")
+    return Signature(table.text(2), pairs[0], pairs[1])
+
+
+def _buffer(table: Table, slot: int, buffers: list[Table]) -> bytes:
+    number = table.integer(slot, UINT32)
+    if number >= len(buffers):
+        raise DamagedError(f"buffer {number} is named, and there are {len(buffers)}")
+    return bytes(_content(buffers[number]))
 
 
 def _tensor(index: int, table: Table, buffers: list[Table]) -> Tensor:
@@ -148,11 +178,11 @@ def _array(index: int, data: memoryview, dtype: str, shape: tuple[int, ...]) -> 
     return np.frombuffer(data, kind).reshape(shape)
 
 
-def _operator(index: int, table: Table, codes: list[str], tensors: int) -> Operator:
+def _operator(index: int, table: Table, codes: list[tuple[str, int]], tensors: int) -> Operator:
     code = table.integer(0, UINT32)
     if code >= len(codes):
         raise DamagedError(f"operator {index} names operator code {code} of {len(codes)}")
-    name = codes[code]
+    name, version = codes[code]
     found = table.table(4)
     options: dict[str, Any] = {}
     for key, (slot, kind, default) in schema.OPTIONS.get(name, {}).items():
@@ -160,9 +190,8 @@ def _operator(index: int, table: Table, codes: list[str], tensors: int) -> Opera
     if name in schema.LISTS:
         key, slot = schema.LISTS[name]
         options[key] = [] if found is None else [int(v) for v in found.array(slot, "<i4")]
-    return Operator(
-        index, name, _indices(table, 1, tensors, least=-1), _indices(table, 2, tensors, least=0), options
-    )
+    inputs, outputs = _indices(table, 1, tensors, least=-1), _indices(table, 2, tensors, least=0)
+    return Operator(index, name, inputs, outputs, options, version)
 
 
 def _indices(table: Table, slot: int, tensors: int, *, least: int) -> tuple[int, ...]:

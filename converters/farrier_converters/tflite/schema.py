@@ -1,4 +1,4 @@
-"""The parts of TFLite's schema that an importer needs: names of operators, slots of their options.
+"""The parts of TFLite's schema that readers and writers need: names of operators, slots of their options.
 
 Source: tensorflow/compiler/mlir/lite/schema/schema.fbs (numbers never change there).
 """
@@ -24,11 +24,21 @@ LOGICAL_AND LOGICAL_NOT UNPACK REDUCE_MIN FLOOR_DIV REDUCE_ANY SQUARE ZEROS_LIKE
 RESIZE_NEAREST_NEIGHBOR LEAKY_RELU SQUARED_DIFFERENCE MIRROR_PAD ABS SPLIT_V UNIQUE CEIL REVERSE_V2
 ADD_N GATHER_ND COS WHERE RANK ELU REVERSE_SEQUENCE MATRIX_DIAG QUANTIZE MATRIX_SET_DIAG ROUND
 HARD_SWISH IF WHILE NON_MAX_SUPPRESSION_V4 NON_MAX_SUPPRESSION_V5 SCATTER_ND SELECT_V2 DENSIFY
-SEGMENT_SUM BATCH_MATMUL PLACEHOLDER CUMSUM CALL_ONCE BROADCAST_TO RFFT2D CONV_3D IMAG REAL COMPLEX_ABS
+SEGMENT_SUM BATCH_MATMUL PLACEHOLDER_FOR_GREATER_OP_CODES CUMSUM CALL_ONCE BROADCAST_TO RFFT2D CONV_3D IMAG
+REAL COMPLEX_ABS
 HASHTABLE HASHTABLE_FIND HASHTABLE_IMPORT HASHTABLE_SIZE REDUCE_ALL CONV_3D_TRANSPOSE VAR_HANDLE
 READ_VARIABLE ASSIGN_VARIABLE BROADCAST_ARGS RANDOM_STANDARD_NORMAL BUCKETIZE RANDOM_UNIFORM MULTINOMIAL
 GELU DYNAMIC_UPDATE_SLICE RELU_0_TO_1 UNSORTED_SEGMENT_PROD UNSORTED_SEGMENT_MAX UNSORTED_SEGMENT_SUM
-ATAN2 UNSORTED_SEGMENT_MIN SIGN
+ATAN2 UNSORTED_SEGMENT_MIN SIGN BITCAST BITWISE_XOR RIGHT_SHIFT STABLEHLO_LOGISTIC STABLEHLO_ADD
+STABLEHLO_DIVIDE STABLEHLO_MULTIPLY STABLEHLO_MAXIMUM STABLEHLO_RESHAPE STABLEHLO_CLAMP STABLEHLO_CONCATENATE
+STABLEHLO_BROADCAST_IN_DIM STABLEHLO_CONVOLUTION STABLEHLO_SLICE STABLEHLO_CUSTOM_CALL STABLEHLO_REDUCE
+STABLEHLO_ABS STABLEHLO_AND STABLEHLO_COSINE STABLEHLO_EXPONENTIAL STABLEHLO_FLOOR STABLEHLO_LOG
+STABLEHLO_MINIMUM STABLEHLO_NEGATE STABLEHLO_OR STABLEHLO_POWER STABLEHLO_REMAINDER STABLEHLO_RSQRT
+STABLEHLO_SELECT STABLEHLO_SUBTRACT STABLEHLO_TANH STABLEHLO_SCATTER STABLEHLO_COMPARE STABLEHLO_CONVERT
+STABLEHLO_DYNAMIC_SLICE STABLEHLO_DYNAMIC_UPDATE_SLICE STABLEHLO_PAD STABLEHLO_IOTA STABLEHLO_DOT_GENERAL
+STABLEHLO_REDUCE_WINDOW STABLEHLO_SORT STABLEHLO_WHILE STABLEHLO_GATHER STABLEHLO_TRANSPOSE DILATE
+STABLEHLO_RNG_BIT_GENERATOR REDUCE_WINDOW STABLEHLO_COMPOSITE STABLEHLO_SHIFT_LEFT STABLEHLO_CBRT
+STABLEHLO_CASE
 """
 OPERATORS = tuple(_NAMES.split())  # in the order of their numbers
 CUSTOM = OPERATORS.index("CUSTOM")
@@ -47,11 +57,28 @@ DTYPES = {
     15: "uint32",
     16: "uint16",
 }
-TYPES = dict(DTYPES) | {5: "string", 8: "complex64", 17: "int4", 18: "bfloat16", 19: "int2", 20: "uint4"}
+TYPES = dict(DTYPES) | {
+    5: "string",
+    8: "complex64",
+    11: "complex128",
+    12: "uint64",
+    13: "resource",
+    14: "variant",
+    17: "int4",
+    18: "bfloat16",
+    19: "int2",
+    20: "uint4",
+    21: "float8_e4m3fn",
+    22: "float8_e5m2",
+}
+NUMBERS = {name: number for number, name in TYPES.items()}
 
 ACTIVATIONS = {0: "", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6"}
 TANH = 4  # of recurrent layers only
-SAME = 0
+SAME, VALID = 0, 1
+REFLECT, SYMMETRIC = 0, 1  # of MIRROR_PAD
+
+REDUCERS = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "REDUCE_ANY", "REDUCE_ALL")
 
 Fields = dict[str, tuple[int, Scalar, float]]  # name -> slot, how it is stored, default
 
@@ -115,11 +142,71 @@ OPTIONS: dict[str, Fields] = {
         "time_major": (3, INT8, 0),
         "diagonal": (5, INT8, 0),
     },
+    "LOCAL_RESPONSE_NORMALIZATION": {
+        "radius": (0, INT32, 0),
+        "bias": (1, FLOAT32, 0),
+        "alpha": (2, FLOAT32, 0),
+        "beta": (3, FLOAT32, 0),
+    },
+    "CONV_3D": {
+        "padding": (0, INT8, 0),
+        **{f"stride_{axis}": (1 + i, INT32, 0) for i, axis in enumerate("dwh")},
+        "activation": (4, INT8, 0),
+        **{f"dilation_{axis}": (5 + i, INT32, 1) for i, axis in enumerate("dwh")},
+    },
+    "CAST": _flags("from_type", "to_type"),
+    "CUMSUM": _flags("exclusive", "reverse"),
+    "ONE_HOT": _integers("axis"),
+    "REVERSE_SEQUENCE": _integers("sequence_axis", "batch_axis"),
     "ARG_MAX": _flags("type"),
     "ARG_MIN": _flags("type"),
     "SPACE_TO_DEPTH": _integers("block"),
     "DEPTH_TO_SPACE": _integers("block"),
     **{name: _flags("activation") for name in ("ADD", "SUB", "MUL", "DIV", "L2_NORMALIZATION")},
-    **{name: _flags("keep_dims") for name in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD")},
+    **{name: _flags("keep_dims") for name in REDUCERS},
 }
 LISTS = {"RESHAPE": ("shape", 0), "SQUEEZE": ("axes", 0)}  # options that are lists of int32
+
+_UNION = """
+Conv2D DepthwiseConv2D ConcatEmbeddings LSHProjection Pool2D SVDF RNN FullyConnected Softmax Concatenation
+Add L2Norm LocalResponseNormalization LSTM ResizeBilinear Call Reshape SkipGram SpaceToDepth
+EmbeddingLookupSparse Mul Pad Gather BatchToSpaceND SpaceToBatchND Transpose Reducer Sub Div Squeeze
+SequenceRNN StridedSlice Exp TopKV2 Split LogSoftmax Cast Dequantize MaximumMinimum ArgMax Less Neg PadV2
+Greater GreaterEqual LessEqual Select Slice TransposeConv SparseToDense Tile ExpandDims Equal NotEqual
+Shape Pow ArgMin FakeQuant Pack LogicalOr OneHot LogicalAnd LogicalNot Unpack FloorDiv Square ZerosLike
+Fill BidirectionalSequenceLSTM BidirectionalSequenceRNN UnidirectionalSequenceLSTM FloorMod Range
+ResizeNearestNeighbor LeakyRelu SquaredDifference MirrorPad Abs SplitV Unique ReverseV2 AddN GatherNd Cos
+Where Rank ReverseSequence MatrixDiag Quantize MatrixSetDiag HardSwish If While DepthToSpace
+NonMaxSuppressionV4 NonMaxSuppressionV5 ScatterNd SelectV2 Densify SegmentSum BatchMatMul Cumsum CallOnce
+BroadcastTo Rfft2d Conv3D Hashtable HashtableFind HashtableImport HashtableSize VarHandle ReadVariable
+AssignVariable Random Bucketize Gelu DynamicUpdateSlice UnsortedSegmentProd UnsortedSegmentMax
+UnsortedSegmentMin UnsortedSegmentSum ATan2 Sign Bitcast BitwiseXor RightShift
+"""
+_SHARED = {  # operators whose options are not called after them
+    "CONV_2D": "Conv2D",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
+    "AVERAGE_POOL_2D": "Pool2D",
+    "MAX_POOL_2D": "Pool2D",
+    "L2_POOL_2D": "Pool2D",
+    "L2_NORMALIZATION": "L2Norm",
+    "MAXIMUM": "MaximumMinimum",
+    "MINIMUM": "MaximumMinimum",
+    "CONV_3D": "Conv3D",
+    "CONV_3D_TRANSPOSE": "Conv3D",
+    "UNIDIRECTIONAL_SEQUENCE_RNN": "SequenceRNN",
+    "RANDOM_UNIFORM": "Random",
+    "RANDOM_STANDARD_NORMAL": "Random",
+    "MULTINOMIAL": "Random",
+    **dict.fromkeys(REDUCERS, "Reducer"),
+}
+
+
+def _union() -> dict[str, int]:
+    """Return each operator's number in the union of options; operators that have none are missing."""
+    numbers = {name.lower(): number for number, name in enumerate(_UNION.split(), 1)}
+    own = {name: numbers.get(name.replace("_", "").lower(), 0) for name in OPERATORS}
+    own |= {name: numbers[shared.lower()] for name, shared in _SHARED.items()}
+    return {name: number for name, number in own.items() if number}
+
+
+UNION = _union()

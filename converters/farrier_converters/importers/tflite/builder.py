@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from . import layout
-from .layout import BatchError, Order, Shape
+from ...tflite import layout
+from ...tflite.layout import BatchError, Order, Shape
 
 LARGEST = (1 << 31) - 1  # as a value it stands for "no limit"
 MAX_ELEMENTS = 1 << 31  # of any tensor, per row of the batch

@@ -11,13 +11,12 @@ from onnx import helper
 from farrier_contracts.errors import InputError
 
 from ...model import Model, from_proto
-from ...tflite import schema
+from ...tflite import layout, schema
 from ...tflite.file import Operator, Tensor, TfliteFile
-from . import layout
+from ...tflite.layout import BATCH, BatchError
 from .builder import Builder, Value, checked
 from .check import rows_are_independent
 from .fold import fold
-from .layout import BATCH, BatchError
 from .ops import HANDLERS, Operation
 from .ops._operation import UnsupportedError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import layout
+from ...tflite import layout
 
 MAX_FOLDED_ELEMENTS = 1 << 24
 

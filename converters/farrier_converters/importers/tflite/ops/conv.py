@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ....tflite import schema
-from .. import layout
+from ....tflite import layout, schema
+from ....tflite.layout import NCHW
 from ..builder import Builder, Value
-from ..layout import NCHW
 from ._operation import Handler, Operation, UnsupportedError
 
 

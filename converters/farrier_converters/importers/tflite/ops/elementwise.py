@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from .. import layout
+from ....tflite import layout
+from ....tflite.layout import Order
 from ..builder import Builder, Value
-from ..layout import Order
 from ._operation import Handler, Operation, UnsupportedError
 
 

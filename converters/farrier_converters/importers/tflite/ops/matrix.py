@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .. import layout
+from ....tflite import layout
 from ..builder import Builder, Value
 from ._operation import Handler, Operation, UnsupportedError
 

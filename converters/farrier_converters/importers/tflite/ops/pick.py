@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .. import layout
+from ....tflite import layout
 from ..builder import Builder, Value
 from ._operation import Handler, Operation, UnsupportedError
 from .reduce import kept_order

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....tflite import schema
-from .. import layout
+from ....tflite import layout, schema
 from ..builder import Builder, Value
 from ._operation import Handler, Operation, UnsupportedError
 

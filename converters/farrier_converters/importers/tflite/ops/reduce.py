@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 import onnx
 
-from .. import layout
+from ....tflite import layout
+from ....tflite.layout import NCHW
 from ..builder import Builder, Value
-from ..layout import NCHW
 from ._operation import Handler, Operation
 
 

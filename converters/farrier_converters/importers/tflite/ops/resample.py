@@ -6,10 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from ....tflite import schema
-from .. import layout
+from ....tflite import layout, schema
+from ....tflite.layout import NCHW
 from ..builder import Builder
-from ..layout import NCHW
 from ._operation import Handler, Operation, UnsupportedError
 
 

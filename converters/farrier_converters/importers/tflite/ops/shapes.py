@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from .. import layout
+from ....tflite import layout
 from ..builder import Builder, Sides, Value
 from ._operation import Handler, Operation, UnsupportedError
 

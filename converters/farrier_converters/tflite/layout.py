@@ -1,4 +1,6 @@
-"""Layouts: a stored tensor is the file's tensor with its axes permuted, `stored = tensor.transpose(order)`.
+"""Layouts: a stored tensor is the other graph's tensor with its axes permuted, `stored = tensor.transpose(order)`.
+
+The other graph is the TFLite file for an importer, and the ONNX model for a compiler.
 
 Sizes may hold BATCH, a prime that stands for the free number of rows: products and quotients of shapes then carry it
 along, and whatever is a multiple of it depends on the number of rows.
@@ -13,7 +15,7 @@ Order = tuple[int, ...]
 Shape = tuple[int, ...]
 
 BATCH = 1_000_003  # a prime, and no size of an axis that occurs
-NCHW: Order = (0, 3, 1, 2)
+NCHW: Order = (0, 3, 1, 2)  # of a channels-last tensor that is stored channels-first
 NCW: Order = (0, 2, 1)
 
 
@@ -22,7 +24,7 @@ class BatchError(ValueError):
 
 
 def identity(rank: int) -> Order:
-    """Return the order of the file itself."""
+    """Return the order of the tensor itself."""
     return tuple(range(rank))
 
 

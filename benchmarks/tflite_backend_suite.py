@@ -1,0 +1,168 @@
+"""The node cases of the ONNX backend suite as TFLite files: import, convert, run in LiteRT, compare with the answers.
+
+    python benchmarks/tflite_backend_suite.py [--failures]
+
+A float case is one whose inputs and outputs are all of float32, int64, int32 or bool, at least one of them of float32,
+whose arrays all have elements and at most eight axes, and whose answers ONNX Runtime itself gives. Expanded copies
+(an operator written out in others) count as well. The figure is the share of these that LiteRT answers within the
+suite's own tolerance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from figure import emit
+
+from farrier_contracts.errors import FarrierError
+from farrier_converters.compilers.tflite import ConversionError, convert
+from farrier_converters.graph import run
+from farrier_converters.measure import Child, EngineFailure
+from farrier_converters.model import Model, load
+from farrier_converters.tflite.write import write
+
+KINDS = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL)
+ABSOLUTE = 1e-5  # added to the suite's relative 1e-3: its own 1e-7 asks for the last bit of numbers near zero
+GOAL = 0.85
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a case. `state` is right, wrong, refused (with a code) or failed (by the engine, or a bug)."""
+
+    name: str
+    op: str
+    state: str
+    code: str = ""
+    message: str = ""
+    used: tuple[str, ...] = ()  # the file's operators
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case of the suite that ONNX Runtime passes."""
+
+    name: str
+    op: str
+    model: Model
+    feeds: dict[str, np.ndarray]
+    expected: list[np.ndarray]
+    tolerance: float
+
+
+def cases(folder: Path) -> Iterator[Case]:
+    """Yield the float cases."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the suite's own arithmetic divides by zero on purpose
+        found = collect_testcases(None)
+    for item in sorted(found, key=lambda case: case.name):
+        case = _case(item, folder)
+        if case is not None:
+            yield case
+
+
+def _case(item: Any, folder: Path) -> Case | None:
+    graph = item.model.graph
+    ends = [*graph.input, *graph.output]
+    if not all(v.type.HasField("tensor_type") and v.type.tensor_type.elem_type in KINDS for v in ends):
+        return None
+    if all(v.type.tensor_type.elem_type != KINDS[0] for v in ends):
+        return None
+    inputs, expected = item.data_sets[0]
+    if not all(np.asarray(array).size for array in (*inputs, *expected)):
+        return None
+    path = folder / "case.onnx"
+    path.write_bytes(item.model.SerializeToString())
+    try:
+        model = load(path)
+        feeds = {spec.name: np.array(a) for spec, a in zip(model.inputs, inputs, strict=True)}
+        answers = run.once(model.proto, {name: array.copy() for name, array in feeds.items()})
+    except (FarrierError, ValueError):
+        return None
+    expected = [np.asarray(array) for array in expected]
+    if not _agree(answers, expected, item.rtol):
+        return None
+    base = item.name.split("_expanded")[0]
+    op = graph.node[0].op_type if len(graph.node) == 1 else f"{base.removeprefix('test_')} (expanded)"
+    return Case(item.name, op, model, feeds, expected, item.rtol)
+
+
+def _agree(found: Sequence[Any], expected: Sequence[np.ndarray], tolerance: float) -> bool:
+    return len(found) == len(expected) and all(
+        np.shape(a) == e.shape
+        and np.asarray(a).dtype == e.dtype
+        and np.allclose(a, e, rtol=tolerance, atol=ABSOLUTE, equal_nan=True)
+        for a, e in zip(found, expected, strict=True)
+    )
+
+
+def results(chosen: Iterator[Case] | Sequence[Case], folder: Path) -> Iterator[Result]:
+    """Convert and run each case; one LiteRT process serves all until a file takes it down."""
+    child: Child | None = None
+    try:
+        for case in chosen:
+            path = folder / "case.tflite"
+            try:
+                file, options = convert(case.model)
+            except ConversionError as error:
+                first = error.failures[0]
+                yield Result(case.name, case.op, "refused", first.code.value, f"{first.op}: {first.message}")
+                continue
+            except FarrierError as error:
+                yield Result(case.name, case.op, "refused", "", str(error))
+                continue
+            path.write_bytes(write(file))
+            used = tuple(dict.fromkeys(operator.name for operator in file.operators))
+            try:
+                if child is None:
+                    child = Child(path, "litert", options=options)
+                    child.open()
+                else:
+                    child.load(path, options=options)
+                found = child.run(case.feeds)
+            except EngineFailure as error:
+                if child is not None:
+                    child.close()
+                child = None
+                yield Result(case.name, case.op, "failed", "TFL007", str(error), used)
+                continue
+            answers = [found.get(spec.name) for spec in case.model.outputs]
+            right = _agree(answers, case.expected, case.tolerance)
+            yield Result(case.name, case.op, "right" if right else "wrong", "", "", used)
+    finally:
+        if child is not None:
+            child.close()
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments.add_argument("--failures", action="store_true", help="print every case that is not right")
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found = list(results(cases(folder), folder))
+    counts = Counter((r.state, r.code, r.op) for r in found if r.state != "right")
+    for (state, code, op), count in sorted(counts.items()):
+        print(f"{state:8} {code:7} {op:40} {count}")
+    if given.failures:
+        for result in found:
+            if result.state != "right":
+                print(f"{result.name}: {result.state} {result.code} {result.message}")
+    states = Counter(result.state for result in found)
+    print(f"{len(found)} float cases: {dict(states)}")
+    emit("tflite_backend_suite", states["right"] / len(found), goal=GOAL, unit="share of float cases right")
+
+
+if __name__ == "__main__":
+    main()

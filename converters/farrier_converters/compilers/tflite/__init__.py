@@ -1,0 +1,9 @@
+"""TFLite files from ONNX graphs, without TensorFlow."""
+
+from __future__ import annotations
+
+from .compiler import TfliteCompiler
+from .convert import convert
+from .errors import Code, ConversionError, Failure
+
+__all__ = ["Code", "ConversionError", "Failure", "TfliteCompiler", "convert"]

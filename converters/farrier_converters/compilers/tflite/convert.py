@@ -1,0 +1,162 @@
+"""An ONNX graph becomes a TFLite file: channels last where kernels want it, and no transpose that is not needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from farrier_contracts import __version__
+
+from ...model import STANDARD_DOMAINS, Model
+from ...tflite import layout
+from ...tflite.file import TfliteFile
+from ...tflite.layout import BatchError
+from ...tflite.versions import versioned
+from .builder import Builder, Held, Value
+from .ends import input_order, output_tensor
+from .errors import Code, ConversionError, Failure, UnsupportedError
+from .node import Node
+from .ops import HANDLERS
+from .prepare import Prepared, free_batch, prepare
+
+FLOATS = ("float16", "bfloat16")  # arithmetic on them is done in float32
+
+
+def convert(model: Model) -> tuple[TfliteFile, dict[str, Any]]:
+    """Return the file, and what an engine must know besides (see `compilers.Compiled`).
+
+    A free batch stays free unless the graph computes with the number of rows; then it is one. Raises ConversionError,
+    which names every node that has no counterpart, and InputError for free sizes besides the batch.
+    """
+    if free_batch(model):
+        try:
+            return _attempt(model, rows=True)
+        except BatchError:
+            pass
+    try:
+        return _attempt(model, rows=False)
+    except BatchError as error:  # a model of sizes that no tensor has
+        failure = Failure(Code.SHAPE, "graph", model.name, str(error))
+        raise ConversionError(model.name, [failure]) from None
+
+
+def _attempt(model: Model, *, rows: bool) -> tuple[TfliteFile, dict[str, Any]]:
+    prepared = prepare(model, rows=rows)
+    b = Builder()
+    values: dict[str, Value] = {}
+    failures: list[Failure] = []
+    inputs = _inputs(b, prepared, values, failures)
+    failures += _lower_all(b, prepared, values)
+    outputs = (
+        [] if failures else _outputs(b, prepared, values, {held.index for _, held, _ in inputs}, failures)
+    )
+    if failures:
+        raise ConversionError(model.name, failures)
+    ends = [[(name, held) for name, held, _ in side] for side in (inputs, outputs)]
+    file = b.finish(ends[0], ends[1], f"made by farrier {__version__}")
+    moved = {
+        name: list(order) for name, _, order in (*inputs, *outputs) if order != layout.identity(len(order))
+    }
+    return versioned(file), {"layouts": moved} if moved else {}
+
+
+End = tuple[
+    str, Held, layout.Order
+]  # an input or output: its name, the tensor, and the order that this is stored in
+
+
+def _inputs(b: Builder, prepared: Prepared, values: dict[str, Value], failures: list[Failure]) -> list[End]:
+    ends: list[End] = []
+    for info in prepared.graph.inputs:
+        try:
+            value = _value(prepared, info.name)
+            order = input_order(prepared.graph, value)
+            held = b.tensor(info.name, layout.permuted(value.shape, order), value.dtype)
+        except UnsupportedError as error:
+            failures.append(Failure(error.code, "input", info.name, str(error)))
+            continue
+        b.put(value, held, order)
+        values[info.name] = value
+        ends.append((info.name, held, order))
+    return ends
+
+
+def _outputs(
+    b: Builder, prepared: Prepared, values: dict[str, Value], taken: set[int], failures: list[Failure]
+) -> list[End]:
+    ends: list[End] = []
+    for name in prepared.graph.outputs:
+        b.scope = name
+        try:
+            held, order = output_tensor(b, values.get(name) or _value(prepared, name), taken)
+        except UnsupportedError as error:
+            failures.append(Failure(error.code, "output", name, str(error)))
+            continue
+        taken.add(held.index)
+        ends.append((name, held, order))
+    return ends
+
+
+def _lower_all(b: Builder, prepared: Prepared, values: dict[str, Value]) -> list[Failure]:
+    """Lower every node; one that reads what a failed node makes is not a failure of its own."""
+    failures: list[Failure] = []
+    broken = {info.name for info in prepared.graph.inputs} - values.keys()
+    for node in prepared.graph.ordered():
+        if broken.intersection(node.input):
+            broken.update(node.output)
+            continue
+        b.scope = node.output[0] or node.name or node.op_type
+        try:
+            _lower(b, prepared, node, values)
+        except UnsupportedError as error:
+            failures.append(Failure(error.code, node.op_type, node.name or node.output[0], str(error)))
+            broken.update(node.output)
+    return failures
+
+
+def _lower(b: Builder, prepared: Prepared, node: onnx.NodeProto, values: dict[str, Value]) -> None:
+    handler = HANDLERS.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
+    if handler is None:
+        raise UnsupportedError(Code.OPERATOR, "the operator has no counterpart in TFLite")
+    inputs = tuple(_input(prepared, name, values) if name else None for name in node.input)
+    outputs = tuple(_value(prepared, name) if name else None for name in node.output)
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    handler(b, Node(node.op_type, node.name, prepared.graph.opset, inputs, outputs, attributes))
+    values.update({value.name: value for value in outputs if value is not None})
+
+
+def _input(prepared: Prepared, name: str, values: dict[str, Value]) -> Value:
+    if name not in values:
+        values[name] = _value(prepared, name)
+    return values[name]
+
+
+def _value(prepared: Prepared, name: str) -> Value:
+    """Return what is known of a tensor; raises UnsupportedError where its shape is not."""
+    graph = prepared.graph
+    readers = sum(list(node.input).count(name) for node in graph.readers.get(name, [])) + graph.outputs.count(
+        name
+    )
+    constant = graph.constant(name)
+    if constant is not None:
+        return Value(name, constant.shape, _dtype(constant.dtype.name), readers, constant=_plain(constant))
+    kind = prepared.types.get(name)
+    if kind is None or kind.shape is None or None in kind.shape:
+        raise UnsupportedError(Code.SHAPE, f"the shape of {name!r} depends on the data")
+    dtype = (
+        np.dtype(object)
+        if kind.dtype == onnx.TensorProto.STRING
+        else helper.tensor_dtype_to_np_dtype(kind.dtype)
+    )
+    return Value(name, tuple(int(s or 0) for s in kind.shape), _dtype(dtype.name), readers)
+
+
+def _dtype(name: str) -> str:
+    return "float32" if name in FLOATS else name
+
+
+def _plain(constant: np.ndarray) -> np.ndarray:
+    return constant.astype(np.float32) if constant.dtype.name == "bfloat16" else constant

@@ -1,0 +1,114 @@
+"""Before lowering: which axis is the batch, and a graph that is folded, fused, and knows all its shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from farrier_contracts.errors import InputError
+
+from ... import passes
+from ...graph.edit import Graph
+from ...graph.types import TensorType, infer
+from ...model import Model, from_proto
+from ...tflite.layout import BATCH, BatchError
+
+OTHER_BATCH = 1_000_033  # a second prime: what differs between the two depends on the number of rows
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A graph ready to be lowered, and what is known of its tensors: sizes that hold BATCH are free."""
+
+    graph: Graph
+    types: dict[str, TensorType]
+
+
+def free_batch(model: Model) -> bool:
+    """Say whether the first axis of the inputs is free; raises InputError for any other free axis.
+
+    A named dimension is the batch wherever its name occurs.
+    """
+    name = _batch_name(model)
+    free = False
+    for value in _inputs(model):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.HasField("dim_value") and dim.dim_value > 0:
+                continue
+            if axis != 0 and (not name or dim.dim_param != name):
+                raise InputError(
+                    f"the input {value.name!r} of {model.name} has a free size at axis {axis}, and a TFLite file can "
+                    "leave only the batch free; export the model with fixed sizes"
+                )
+            if axis == 0 and dim.dim_param != name:
+                raise InputError(
+                    f"the inputs of {model.name} begin with free sizes of different names, {name!r} and "
+                    f"{dim.dim_param!r}; export the model with one batch, or with fixed sizes"
+                )
+            free = True
+    return free
+
+
+def prepare(model: Model, *, rows: bool) -> Prepared:
+    """Clean, fuse and infer shapes, with the batch left free (`rows`) or fixed at one.
+
+    Raises BatchError where the graph computes with the number of rows, so that the batch cannot be free.
+    """
+    if not rows:
+        return _prepared(_sized(model, 1))
+    found, other = (_prepared(_sized(model, size)) for size in (BATCH, OTHER_BATCH))
+    for name in found.graph.initializers.keys() | other.graph.initializers.keys():
+        left, right = found.graph.constant(name), other.graph.constant(name)
+        if left is None or right is None or left.shape != right.shape or not _alike(left, right):
+            raise BatchError("the graph computes with the number of rows")
+    return found
+
+
+def _alike(left: np.ndarray, right: np.ndarray) -> bool:
+    """Say whether two constants are the same but for shapes that hold the number of rows."""
+    if left.dtype.kind in "iu":
+        free = (left % BATCH == 0) & (right % OTHER_BATCH == 0) & (left // BATCH == right // OTHER_BATCH)
+        return bool(((left == right) | free).all())
+    return left.tobytes() == right.tobytes()
+
+
+def _prepared(model: Model) -> Prepared:
+    context = passes.Context()
+    for name in ("clean", "fuse"):
+        step = passes.get(name)
+        model = step.run(model, step.options(), context)
+    return Prepared(Graph(model), infer(model.proto))
+
+
+def _sized(model: Model, rows: int) -> Model:
+    """Return the model with this number of rows; what it says of other tensors' shapes is dropped."""
+    name = _batch_name(model)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    del proto.graph.value_info[:]
+    initializers = {tensor.name for tensor in proto.graph.initializer}
+    for value in proto.graph.input:
+        if value.name in initializers:
+            continue
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_value <= 0 and (axis == 0 or dim.dim_param == name):
+                dim.dim_value = rows
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return from_proto(proto, model.name)
+
+
+def _inputs(model: Model) -> list[onnx.ValueInfoProto]:
+    names = {spec.name for spec in model.inputs}
+    return [value for value in model.proto.graph.input if value.name in names]
+
+
+def _batch_name(model: Model) -> str:
+    """Return the name of the first input's free first axis."""
+    for value in _inputs(model):
+        dims = value.type.tensor_type.shape.dim
+        if dims and dims[0].dim_value <= 0:
+            return dims[0].dim_param
+    return ""
