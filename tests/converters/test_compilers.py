@@ -11,7 +11,7 @@ from farrier_contracts.errors import InputError, UsageError
 from farrier_converters import compilers
 from farrier_converters.model import load
 
-FOLLOWING = {"tflite", "edgetpu", "vela", "tensorrt", "executorch", "coreml", "stablehlo", "torch-export"}
+FOLLOWING = {"edgetpu", "vela", "tensorrt", "executorch", "coreml", "stablehlo", "torch-export"}
 
 
 def test_every_compiler_of_the_table_loads():

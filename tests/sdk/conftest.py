@@ -20,6 +20,14 @@ from farrier_contracts.wire.topics import Topic
 FARRIER = (sys.executable, "-c", "import sys; from farrier.cli import main; sys.exit(main())")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is tried must not hang on which heavy tools this machine happens to have."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FARRIER_TOOLS", str(tmp_path_factory.mktemp("tools")))
+        yield
+
+
 @pytest.fixture
 def mosquitto(start_mosquitto) -> str:
     """The address of a real mosquitto of this test's own."""

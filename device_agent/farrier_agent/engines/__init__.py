@@ -20,6 +20,7 @@ ENGINES = {
     "onnxruntime": "farrier_agent.engines.ort:OnnxRuntime",
     "litert": "farrier_agent.engines.litert:LiteRt",
     "edgetpu": "farrier_agent.engines.edgetpu:EdgeTpu",
+    "openvino": "farrier_agent.engines.openvino:OpenVino",
     "null": "farrier_agent.engines.null:Null",
 }
 

@@ -34,6 +34,20 @@ def onnxruntime(arithmetic: Arithmetic, proven: str) -> Toolchain:
     )
 
 
+def openvino(arithmetic: Arithmetic, proven: str) -> Toolchain:
+    """Return OpenVINO on an x86 processor: it takes ONNX with quantizers, in the integers of ONNX Runtime."""
+    return Toolchain(
+        compiler="openvino",
+        format="onnx",
+        engine="openvino",
+        precisions=("fp32", "int8"),
+        extra=INTEGERS,
+        arithmetic=arithmetic,
+        rules="null",
+        proven=proven,
+    )
+
+
 def litert(proven: str) -> Toolchain:
     """Return LiteRT with XNNPACK: signed activations and weights, on every processor alike."""
     return Toolchain(

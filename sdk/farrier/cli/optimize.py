@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 @click.option("--max-latency", help="Median time of a run, like 8ms.")
 @click.option("--max-size", help="Size of the artifact, like 4MB.")
 @click.option("--precision", help="Try only these, like int8,fp16; else what suits target and model.")
+@click.option(
+    "--engine", help="Try only these, like onnxruntime,litert; else every engine that the target has."
+)
 @click.option("--recipe", type=click.Path(path_type=Path), help="Try only this recipe's candidates (.toml).")
 @click.option("--locked", type=click.Path(path_type=Path), help="Rebuild what a recipe.lock delivered.")
 @click.option("--name", help="The bundle's name; the model file's name otherwise.")

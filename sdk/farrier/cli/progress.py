@@ -40,19 +40,19 @@ def progress(*, quiet: bool = False, said: list[str] | None = None) -> Iterator[
 
 
 class _Lines:
-    """One line per stage, once a second has passed."""
+    """One line per stage, once a second has passed; of stages that take turns, each is said once."""
 
     def __init__(self, said: list[str]) -> None:
         self._started = time.monotonic()
-        self._last = ""
+        self._told: set[str] = set()
         self._said = said
 
     def report(self, stage: str, share: float) -> None:
         if stage.startswith(NOTE):
             self._said.append(stage.removeprefix(NOTE))
             click.echo(stage, err=True)
-        elif stage != self._last and time.monotonic() - self._started >= QUIET_S:
-            self._last = stage
+        elif stage not in self._told and time.monotonic() - self._started >= QUIET_S:
+            self._told.add(stage)
             click.echo(f"{stage} ...", err=True)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from farrier_contracts import targets
-from farrier_contracts.errors import InputError, UsageError
+from farrier_contracts.errors import InputError, MissingToolError, UsageError
 from farrier_converters import data, importers, metrics, passes
 from farrier_converters import model as models
 from farrier_converters.measure import engines
@@ -119,22 +119,24 @@ def prepare(
     budget: Budget,
     recipe_path: Path | None,
     precisions: Sequence[str] | None = None,
+    engine_names: Sequence[str] | None = None,
     settings: Settings,
 ) -> Job:
     """Read and check everything; raises UsageError or InputError in one sentence."""
-    target = targets.get(target_name)
+    target = _with_engines(targets.get(target_name), engine_names)
     metric = metrics.get(metric_name) if metric_name else None
     toolchain = next((t for t in target.toolchains if t.engine == BASELINE.engine), BASELINE)
-    if all(engines.missing(t.answers_in) for t in target.toolchains) or target.arch == "any":
-        raise UsageError(f"nothing that is built for {target.name!r} can be run here; choose another target")
+    if target.arch == "any":
+        raise UsageError(f"the target {target.name!r} runs nothing; choose another target")
     candidates = recipe.read(recipe_path, target) if recipe_path else plan(target, precisions)
     model, told = _model(model_path)
     if recipe_path is None and precisions is None:
         candidates += plan(target, suited(model) + (TRAINED if train_path else ()), suggested=True)
+    candidates, absent = _runnable(candidates)
     if train_path is None and any(step.name == "qat" for c in candidates for step in c.steps):
         raise UsageError("training needs rows to train on; give them with --train")
     rows, warnings = _rows(model, data_path, calib_path, settings.data)
-    warnings = (*told, *warnings)
+    warnings = (*told, *absent, *warnings)
     labels = rows.evaluation.labels
     if metric is not None and metric.needs_labels and labels is None:
         where = f"{data_path} has none" if data_path else "give it with --data"
@@ -164,6 +166,30 @@ def prepare(
         training=data.load(train_path, model.inputs, settings=settings.data) if train_path else None,
         search=recipe_path is None and precisions is None,
     )
+
+
+def _with_engines(target: targets.Target, names: Sequence[str] | None) -> targets.Target:
+    """Return the target with the toolchains of these engines alone; raises UsageError where it has none of one."""
+    if names is None:
+        return target
+    there = dict.fromkeys(t.engine for t in target.toolchains)
+    for name in names:
+        if name not in there:
+            raise UsageError(f"{target.name} has no engine {name!r}; it has: {', '.join(there)}")
+    return replace(target, toolchains=tuple(t for t in target.toolchains if t.engine in names))
+
+
+def _runnable(candidates: Sequence[Candidate]) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+    """Return the candidates whose engine is here, and one sentence for each that is not.
+
+    Raises MissingToolError where none is.
+    """
+    absent = {c.toolchain.answers_in: engines.missing(c.toolchain.answers_in) for c in candidates}
+    found = tuple(c for c in candidates if absent[c.toolchain.answers_in] is None)
+    reasons = [reason for reason in absent.values() if reason]
+    if not found and reasons:
+        raise MissingToolError(reasons[0])
+    return found, tuple(f"nothing was built for it: {reason}" for reason in reasons)
 
 
 def _model(path: Path) -> tuple[models.Model, tuple[str, ...]]:

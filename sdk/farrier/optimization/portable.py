@@ -36,7 +36,7 @@ QUANTIZED = "int8"
 SAFE_BITS = 7
 SAFE_SUFFIX = "-7bit"
 PREDICTED = ("x86-vnni", "x86-avx2", "arm", "tflite-reference", "npu-per-tensor")
-ALIKE = ("litert",)  # engines whose integers are the same on every processor: there is nothing to predict
+EMULATED = ("onnxruntime",)  # engines whose kernels hang on the processor in a way that is known
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def look(
     chosen = [
         b
         for b in builds.values()
-        if b.candidate.name != ORIGINAL and b.candidate.toolchain.engine not in ALIKE and _integer(b)
+        if b.candidate.name != ORIGINAL and b.candidate.toolchain.engine in EMULATED and _integer(b)
     ]
     found: list[Outlook] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -32,6 +32,7 @@ def optimize(
     max_latency: float | str | None = None,
     max_size: int | str | None = None,
     precision: str | Sequence[str] | None = None,
+    engine: str | Sequence[str] | None = None,
     recipe: str | Path | None = None,
     locked: str | Path | None = None,
     out: str | Path,
@@ -44,7 +45,8 @@ def optimize(
 
     `max_drop` is a share (0.01) or "1%" (None: 1 %, or 10 % where inputs are made up), `max_latency`
     milliseconds or "8ms", `max_size` bytes or "4MB". `precision` ("int8" or "int8,fp16", or a sequence) is
-    tried instead of what suits target and model. `train` names rows for quantization-aware training, with
+    tried instead of what suits target and model, and `engine` ("onnxruntime,litert") instead of every engine
+    that the target has. `train` names rows for quantization-aware training, with
     labels or without. `locked` rebuilds what a former run delivered, without measuring again.
     `progress(stage, share)` is called on the way.
     Raises UsageError, InputError or BudgetError; nothing is written then.
@@ -73,7 +75,8 @@ def optimize(
         metric_name=metric,
         budget=budget,
         recipe_path=_path(recipe),
-        precisions=precision.replace(" ", "").split(",") if isinstance(precision, str) else precision,
+        precisions=_words(precision),
+        engine_names=_words(engine),
         settings=settings or Settings(),
     )
     progress = progress or silent
@@ -96,6 +99,10 @@ def optimize(
             name=name,
             version=version,
         )
+
+
+def _words(value: str | Sequence[str] | None) -> Sequence[str] | None:
+    return value.replace(" ", "").split(",") if isinstance(value, str) else value
 
 
 def _path(value: str | Path | None) -> Path | None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from farrier_contracts.errors import BudgetError
-from farrier_converters.measure import engines
 from farrier_converters.search import Candidate, Choice, Figures, choose
 
 from ..stages import NOTE
@@ -156,9 +155,6 @@ def _build_all(
     left_out: list[Entry] = []
     for index, candidate in enumerate(job.candidates):
         span = (0.05 + 0.25 * index / len(job.candidates), 0.25 / len(job.candidates))
-        if absent := engines.missing(candidate.toolchain.answers_in):
-            left_out.append(_left_out(candidate, absent, job))
-            continue
         try:
             built = build_one(job, candidate, stage, batch=batch, progress=_part(progress, *span))
         except Exception as error:  # whatever a pass trips over costs this candidate, not the others
