@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 from ..model import subgraphs
 from . import run
-from .edit import Graph, standard
+from .edit import Graph, attribute, standard
 from .types import TensorType, infer
 
 RANDOM = (
@@ -57,7 +57,7 @@ def _fold_values(graph: Graph, tried: set[int], max_bytes: int) -> None:
         if id(node) in tried or not _foldable(graph, node):
             continue
         tried.add(id(node))
-        results = _compute(graph, node, max_bytes)
+        results = compute(graph, node, max_bytes=max_bytes)
         if results is not None:
             for name, value in zip(node.output, results, strict=False):
                 graph.initializers[name] = numpy_helper.from_array(value, name)
@@ -81,7 +81,8 @@ def _widens(graph: Graph, node: onnx.NodeProto) -> bool:
     return tensor is not None and tensor.data_type in SHORT and math.prod(tensor.dims) >= SHORT_ELEMENTS
 
 
-def _compute(graph: Graph, node: onnx.NodeProto, max_bytes: int) -> list[np.ndarray] | None:
+def compute(graph: Graph, node: onnx.NodeProto, *, max_bytes: int) -> list[np.ndarray] | None:
+    """Return what a node makes of initializers; None where ONNX Runtime cannot, or a result is too large."""
     tensors = [graph.initializers[name] for name in dict.fromkeys(node.input) if name]
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
     if len(outputs) != len(node.output):
@@ -111,12 +112,15 @@ def _size_bytes(kind: TensorType | None) -> int | None:
 
 
 def _fold_shapes(graph: Graph, types: dict[str, TensorType]) -> None:
-    """Replace Shape of a tensor whose every dimension is known."""
-    for node in [n for n in graph.nodes if standard(n, "Shape") and not n.attribute]:
+    """Replace Shape, or the part of it that a node asks for, where these dimensions are known."""
+    for node in [n for n in graph.nodes if standard(n, "Shape")]:
         kind = types.get(node.input[0])
-        if kind is None or kind.shape is None or None in kind.shape or node.output[0] in graph.outputs:
+        if kind is None or kind.shape is None or node.output[0] in graph.outputs:
             continue
-        shape = np.array(kind.shape, np.int64)
+        part = kind.shape[attribute(node, "start", 0) : attribute(node, "end", len(kind.shape))]
+        if None in part:
+            continue
+        shape = np.array(part, np.int64)
         graph.initializers[node.output[0]] = numpy_helper.from_array(shape, node.output[0])
         graph.remove([node])
     graph.index()

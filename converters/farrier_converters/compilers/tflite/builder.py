@@ -23,6 +23,7 @@ FUSING = {  # operators whose kernels, of every runtime, take an activation into
     *("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV"),
     *("MAX_POOL_2D", "AVERAGE_POOL_2D"),
 }
+FOLDED = {"ADD": np.add, "SUB": np.subtract, "MUL": np.multiply}  # done here where both operands are constant
 ACTIVATIONS = {name: number for number, name in schema.ACTIVATIONS.items()}
 
 
@@ -49,12 +50,19 @@ class Value:
     """
 
     name: str
-    shape: Shape
+    known_shape: Shape | None
     dtype: str
     readers: int = 0  # nodes and outputs of the graph that use it
     forms: dict[Order, Held] = field(default_factory=dict)
     constant: np.ndarray | None = None
     flattened: Value | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """The shape in the graph; raises UnsupportedError where only running it would tell."""
+        if self.known_shape is None:
+            raise UnsupportedError(Code.SHAPE, f"the shape of {self.name!r} depends on the data")
+        return self.known_shape
 
     @property
     def rank(self) -> int:
@@ -178,6 +186,9 @@ class Builder:
     def binary(self, name: str, x: Held, y: Held | float, dtype: str | None = None) -> Held:
         """Append an operator of two operands that broadcast; a number becomes a constant of the other's type."""
         other = y if isinstance(y, Held) else self.constant(y, x.dtype)
+        left, right = self.data(x), self.data(other)
+        if left is not None and right is not None and name in FOLDED:
+            return self.constant(FOLDED[name](left, right))
         return self.op(name, [x, other], layout.broadcast(x.shape, other.shape), dtype)
 
     def cast(self, x: Held, dtype: str) -> Held:
@@ -195,6 +206,9 @@ class Builder:
             x = self._held(maker.inputs[0], x)
         if x.shape == target:
             return x
+        data = self.data(x)
+        if data is not None:
+            return self.constant(data.reshape(target))
         sizes = layout.emitted(target)
         return self.op("RESHAPE", [x, self.integers(sizes)], target, shape=sizes)
 
@@ -203,7 +217,25 @@ class Builder:
         shape = layout.permuted(x.shape, order)
         if layout.only_relabels(x.shape, layout.identity(x.rank), order):
             return self.reshape(x, shape)
+        data = self.data(x)
+        if data is not None:
+            return self.constant(data.transpose(order))
         return self.op("TRANSPOSE", [x, self.integers(order)], shape)
+
+    def parts(self, x: Held, count: int, axis: int = 0) -> list[Held]:
+        """Cut into equal parts; a constant is cut here, anything else when the file runs."""
+        if count == 1:
+            return [x]
+        data = self.data(x)
+        if data is not None:
+            return [self.constant(part) for part in np.split(data, count, axis)]
+        shape = [size // count if place == axis else size for place, size in enumerate(x.shape)]
+        place = self.constant(np.int32(axis))
+        return self.ops("SPLIT", [place, x], [shape] * count, x.dtype, count=count)
+
+    def data(self, x: Held) -> np.ndarray | None:
+        """Return the content of a constant."""
+        return self._tensors[x.index].data
 
     def activate(self, x: Held, kind: str) -> bool:
         """Fuse an activation into the operator that makes `x`, which nothing else reads; says whether it could."""
@@ -238,7 +270,11 @@ class Builder:
 
     def put(self, value: Value, held: Held, order: Order | None = None) -> None:
         """Say that `held` stores `value` in this order."""
-        order = layout.identity(value.rank) if order is None else order
+        order = layout.identity(held.rank) if order is None else order
+        if value.known_shape is None:
+            value.known_shape = layout.permuted(
+                held.shape, layout.relative(order, layout.identity(held.rank))
+            )
         if layout.permuted(value.shape, order) != held.shape or held.dtype != value.dtype:
             raise ValueError(
                 f"{value.name} is {value.dtype} {list(value.shape)}, not {held.dtype} {list(held.shape)} as {order}"

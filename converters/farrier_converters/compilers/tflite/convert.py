@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from onnx import helper
 
 from farrier_contracts import __version__
 
-from ...model import STANDARD_DOMAINS, Model
+from ...graph.fold import RANDOM, compute
+from ...model import STANDARD_DOMAINS, Model, subgraphs
 from ...tflite import layout
 from ...tflite.file import TfliteFile
 from ...tflite.layout import BatchError
@@ -22,6 +24,7 @@ from .node import Node
 from .ops import HANDLERS
 from .prepare import Prepared, free_batch, prepare
 
+FOLD_BYTES = 1 << 24  # of a result that is computed here
 FLOATS = ("float16", "bfloat16")  # arithmetic on them is done in float32
 
 
@@ -111,9 +114,15 @@ def _lower_all(b: Builder, prepared: Prepared, values: dict[str, Value]) -> list
         b.scope = node.output[0] or node.name or node.op_type
         try:
             _lower(b, prepared, node, values)
+            continue
+        except BatchError:
+            raise
         except UnsupportedError as error:
-            failures.append(Failure(error.code, node.op_type, node.name or node.output[0], str(error)))
-            broken.update(node.output)
+            code, message = error.code, str(error)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            code, message = Code.NODE, f"it does not fit what it reads: {error}"
+        failures.append(Failure(code, node.op_type, node.name or node.output[0], message))
+        broken.update(node.output)
     return failures
 
 
@@ -123,9 +132,32 @@ def _lower(b: Builder, prepared: Prepared, node: onnx.NodeProto, values: dict[st
         raise UnsupportedError(Code.OPERATOR, "the operator has no counterpart in TFLite")
     inputs = tuple(_input(prepared, name, values) if name else None for name in node.input)
     outputs = tuple(_value(prepared, name) if name else None for name in node.output)
+    if _folded(prepared, node, inputs, outputs):
+        values.update({value.name: value for value in outputs if value is not None})
+        return
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     handler(b, Node(node.op_type, node.name, prepared.graph.opset, inputs, outputs, attributes))
     values.update({value.name: value for value in outputs if value is not None})
+
+
+def _folded(
+    prepared: Prepared,
+    node: onnx.NodeProto,
+    inputs: Sequence[Value | None],
+    outputs: Sequence[Value | None],
+) -> bool:
+    """Compute a node of constants, which cleaning leaves where it makes an output; says whether it could."""
+    if node.op_type in RANDOM or any(v is not None and v.constant is None for v in inputs):
+        return False
+    if any(subgraphs(node)) or not all(name in prepared.graph.initializers for name in node.input if name):
+        return False
+    results = compute(prepared.graph, node, max_bytes=FOLD_BYTES)
+    if results is None:
+        return False
+    for value, result in zip(outputs, results, strict=True):
+        if value is not None:
+            value.constant, value.known_shape = result, result.shape
+    return True
 
 
 def _input(prepared: Prepared, name: str, values: dict[str, Value]) -> Value:
@@ -135,7 +167,7 @@ def _input(prepared: Prepared, name: str, values: dict[str, Value]) -> Value:
 
 
 def _value(prepared: Prepared, name: str) -> Value:
-    """Return what is known of a tensor; raises UnsupportedError where its shape is not."""
+    """Return what is known of a tensor; raises UnsupportedError where its type is not."""
     graph = prepared.graph
     readers = sum(list(node.input).count(name) for node in graph.readers.get(name, [])) + graph.outputs.count(
         name
@@ -151,7 +183,9 @@ def _value(prepared: Prepared, name: str) -> Value:
         if kind.dtype == onnx.TensorProto.STRING
         else helper.tensor_dtype_to_np_dtype(kind.dtype)
     )
-    return Value(name, tuple(int(s or 0) for s in kind.shape), _dtype(dtype.name), readers)
+    known = kind.shape is not None and None not in kind.shape
+    shape = tuple(int(size or 0) for size in kind.shape or ()) if known else None
+    return Value(name, shape, _dtype(dtype.name), readers)
 
 
 def _dtype(name: str) -> str:

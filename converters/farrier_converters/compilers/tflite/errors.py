@@ -21,6 +21,7 @@ class Code(Enum):
     RANK = "TFL005"  # more axes, or fewer, than the kernels take
     VALUE = "TFL006"  # an input that has to be a constant is computed
     ENGINE = "TFL007"  # LiteRT itself refuses the file
+    NODE = "TFL008"  # the node contradicts its operator's definition, or the tensors that it reads
 
 
 class UnsupportedError(ValueError):

@@ -6,15 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnx.inliner
+from onnx import helper
 
 from farrier_contracts.errors import InputError
 
 from ... import passes
 from ...graph.edit import Graph
 from ...graph.types import TensorType, infer
-from ...model import Model, from_proto
+from ...model import STANDARD_DOMAINS, Model, from_proto, opset
 from ...tflite.layout import BATCH, BatchError
+from .ops import HANDLERS
 
+MAX_EXPANSIONS = 4  # functions whose bodies hold functions
 OTHER_BATCH = 1_000_033  # a second prime: what differs between the two depends on the number of rows
 
 
@@ -66,6 +70,40 @@ def prepare(model: Model, *, rows: bool) -> Prepared:
     return found
 
 
+def _apply(model: Model, name: str) -> Model:
+    step = passes.get(name)
+    return step.run(model, step.options(), passes.Context())
+
+
+def _expanded(model: Model) -> Model:
+    """Write operators out that ONNX defines by others and that have no handler here."""
+    version = opset(model.proto)
+    names = {node.op_type for node in model.proto.graph.node if node.domain in STANDARD_DOMAINS}
+    written = sorted(name for name in names - HANDLERS.keys() if _is_function(name, version))
+    if not written:
+        return model
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for name, kind in infer(model.proto).items():  # the inliner asks for types, and infers none itself
+        proto.graph.value_info.append(helper.make_tensor_value_info(name, kind.dtype, kind.shape))
+    try:
+        proto = onnx.inliner.inline_selected_functions(
+            proto, [("", name) for name in written], inline_schema_functions=True
+        )
+    except RuntimeError:
+        return model
+    del proto.graph.value_info[:]
+    return from_proto(proto, model.name)
+
+
+def _is_function(name: str, version: int) -> bool:
+    try:
+        schema = onnx.defs.get_schema(name, version)
+    except onnx.defs.SchemaError:
+        return False
+    return schema.has_function or schema.has_context_dependent_function
+
+
 def _alike(left: np.ndarray, right: np.ndarray) -> bool:
     """Say whether two constants are the same but for shapes that hold the number of rows."""
     if left.dtype.kind in "iu":
@@ -75,10 +113,13 @@ def _alike(left: np.ndarray, right: np.ndarray) -> bool:
 
 
 def _prepared(model: Model) -> Prepared:
-    context = passes.Context()
-    for name in ("clean", "fuse"):
-        step = passes.get(name)
-        model = step.run(model, step.options(), context)
+    model = _apply(model, "clean")
+    for _ in range(MAX_EXPANSIONS):
+        expanded = _expanded(model)
+        if expanded is model:
+            break
+        model = _apply(expanded, "clean")
+    model = _apply(model, "fuse")
     return Prepared(Graph(model), infer(model.proto))
 
 

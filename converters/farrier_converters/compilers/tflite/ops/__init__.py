@@ -5,21 +5,31 @@ from __future__ import annotations
 from ..node import Handler
 from .activation import ACTIVATION
 from .conv import CONV
+from .deconv import DECONV
+from .einsum import EINSUM
 from .elementwise import ELEMENTWISE
 from .matrix import MATRIX
 from .norm import NORM
+from .pick import PICK
 from .pool import POOL
+from .recurrent import RECURRENT
 from .reduce import REDUCE
+from .resample import RESAMPLE
 from .shapes import SHAPES
 
 HANDLERS: dict[str, Handler] = {
     **ACTIVATION,
     **CONV,
+    **DECONV,
+    **EINSUM,
     **ELEMENTWISE,
     **MATRIX,
     **NORM,
+    **PICK,
     **POOL,
+    **RECURRENT,
     **REDUCE,
+    **RESAMPLE,
     **SHAPES,
 }
 

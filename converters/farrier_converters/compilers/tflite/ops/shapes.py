@@ -282,7 +282,12 @@ def _space_to_depth(b: Builder, node: Node) -> None:
     x, block = node.input(0), int(node.attr("blocksize"))
     order: Order = (0, 2, 3, 1)
     shape = layout.permuted(node.output.shape, order)
-    b.put(node.output, b.op("SPACE_TO_DEPTH", [b.get(x, order)], shape, block=block), order)
+    held = b.op("SPACE_TO_DEPTH", [b.get(x, order)], shape, block=block)
+    if node.attr("mode", "DCR") == "CRD":
+        rows, height, width, channels = shape
+        held = b.reshape(held, (rows * height, width, block**2, channels // block**2))
+        held = b.reshape(b.transpose(held, (0, 1, 3, 2)), shape)
+    b.put(node.output, held, order)
 
 
 SHAPES: dict[str, Handler] = {
