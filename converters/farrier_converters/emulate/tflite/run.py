@@ -54,18 +54,24 @@ def compute(
     kernel = KERNELS.get(operator.name)
     if kernel is None:
         raise InputError(f"the emulation has no kernel for {_place(file, operator)}")
-    inputs = tuple(file.tensors[i] if i >= 0 else None for i in operator.inputs)
-    outputs = tuple(file.tensors[i] for i in operator.outputs)
+    call = call_of(file, operator, values)
+    outputs = call.outputs
     try:
         if not outputs:
             raise KernelError("it has no output")
-        found = kernel(Call(operator, inputs, tuple(values), outputs))
+        found = kernel(call)
     except WRONG as error:
         raise InputError(f"the emulation cannot compute {_place(file, operator)}: {error}") from None
     arrays = tuple(found) if isinstance(found, (list, tuple)) else (np.asarray(found),)
     if len(arrays) != len(outputs) or any(a.dtype != t.dtype for a, t in zip(arrays, outputs, strict=True)):
         raise InputError(f"the outputs of {_place(file, operator)} do not have the types that it computes")
     return arrays
+
+
+def call_of(file: TfliteFile, operator: Operator, values: Sequence[np.ndarray | None]) -> Call:
+    """Return an operator with its inputs and what the file says of its tensors."""
+    inputs = tuple(file.tensors[i] if i >= 0 else None for i in operator.inputs)
+    return Call(operator, inputs, tuple(values), tuple(file.tensors[i] for i in operator.outputs))
 
 
 def _steps(

@@ -51,7 +51,7 @@ class Linear:
     def __call__(self, call: Call) -> np.ndarray:
         """Return the result of the reference kernel."""
         sums, real = self.total(call), self.real(call)
-        if call.operator.name == "FULLY_CONNECTED" and call.output.dtype == "int8":
+        if call.operator.name == "FULLY_CONNECTED":
             scaled = round_away(sums * real).astype(np.int64)  # the only one that leaves fixed point
         else:
             scaled = multiplied(sums, *factor(self._in_float(call) if self._rounds_scales(call) else real))
