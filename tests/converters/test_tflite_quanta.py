@@ -9,9 +9,10 @@ from pathlib import Path
 import int8_operators
 import numpy as np
 import pytest
-from litert_kernels import KERNELS, all_tensors, answers
+from litert_kernels import KERNELS, answers
 
 from farrier_converters.emulate.tflite.exact import exact
+from farrier_converters.tflite.exposed import exposed
 from farrier_converters.tflite.file import Operator, TfliteFile, read
 
 pytest.importorskip("ai_edge_litert")
@@ -74,7 +75,7 @@ def test_an_operator_is_within_one_quantum(name: str, dtype: str, kernels: str, 
 def test_a_network_is_within_one_quantum_at_each_operator(
     name: str, kernels: str, shared_data: Path, tmp_path: Path
 ) -> None:
-    file = all_tensors(read(shared_data / NETWORKS[name], max_bytes=LIMIT))
+    file = exposed(read(shared_data / NETWORKS[name], max_bytes=LIMIT))
     rows = [int8_operators.feeds(file, seed) for seed in SEEDS]
     for feeds, found in zip(rows, answers(file, rows, kernels, tmp_path), strict=True):
         for operator, index, ours in _exactly(file, {**found, **feeds}):
@@ -83,7 +84,7 @@ def test_a_network_is_within_one_quantum_at_each_operator(
 
 def test_a_wrong_scale_shows_at_its_operator(shared_data: Path, tmp_path: Path) -> None:
     """What the bound is for: a file whose third convolution says another scale than was computed with."""
-    file = all_tensors(read(shared_data / NETWORKS["resnet8"], max_bytes=LIMIT))
+    file = exposed(read(shared_data / NETWORKS["resnet8"], max_bytes=LIMIT))
     feeds = int8_operators.feeds(file, 0)
     (found,) = answers(file, [feeds], "builtin", tmp_path)
     wrong = file.operators[2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,6 @@ from farrier_converters.tflite.file import TfliteFile
 from farrier_converters.tflite.write import write
 
 KERNELS = {"xnnpack": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
-
-
-def all_tensors(file: TfliteFile) -> TfliteFile:
-    """The same network with everything that it computes as an output, named by its index: no kernel set hides any."""
-    tensors = tuple(replace(tensor, name=str(tensor.index)) for tensor in file.tensors)
-    computed = sorted({index for operator in file.operators for index in operator.outputs})
-    return replace(file, tensors=tensors, outputs=tuple(computed), signatures=())
 
 
 def answers(
