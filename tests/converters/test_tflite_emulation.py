@@ -172,10 +172,16 @@ def test_a_damaged_operator_is_refused_or_computed(case: tuple[str, str], data: 
 
 
 def test_constants_are_those_of_the_source() -> None:
-    """Literals of gemmlowp's fixedpoint.h, which are written there as integers."""
+    """Literals of gemmlowp's fixedpoint.h and TFLite's common.h, which are written there as integers."""
     assert fixed.constant(math.exp(-1 / 8)) == 1895147668
     assert fixed.constant(1 / 3) == 715827883
     assert fixed.constant(math.sqrt(2) / 2) == 1518500250
+    assert fixed.constant(math.log(2)) == 1488522236
+    assert fixed.constant(0.5**0.25) == 1805811301
+    assert fixed.constant(11 / 240 * 2**0.25) == 117049297
+    assert fixed.constant(1 / 20 * 2**0.25) == 127690142
+    assert fixed.constant(2 * 0.5**0.25 - 2**0.25) == 1057819769
+    assert fixed.constant(1 / 4 * 2**0.25) == 638450708
     assert (fixed.constant(48 / 17, 2), fixed.constant(-32 / 17, 2)) == (1515870810, -1010580540)
     powers = [fixed.constant(math.exp(-(2.0**power))) for power in range(-2, 5)]
     assert powers == [1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242]
@@ -194,3 +200,9 @@ def test_roots_and_reciprocals_are_near_the_real_ones(numbers: list[int]) -> Non
     np.testing.assert_allclose(multiplier * 2.0 ** (exponent - 31), 1 / np.sqrt(raw), rtol=2e-6)
     share, bits = fixed.reciprocal(raw, 12)
     np.testing.assert_allclose(share * 2.0 ** (-31 - bits), 2.0**19 / raw, rtol=1e-8)
+
+
+@given(st.lists(st.integers(1 << 19, (1 << 31) - 1), min_size=1))
+def test_the_logarithm_is_near_the_real_one(numbers: list[int]) -> None:
+    raw = np.array(numbers, np.int64)
+    np.testing.assert_allclose(fixed.logarithm(raw, 12, 5) / 2**26, np.log(raw / 2**19), rtol=0, atol=2e-6)

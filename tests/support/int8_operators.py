@@ -373,6 +373,11 @@ CASES: dict[str, Build] = {
     "reverse": partial(same, name="REVERSE_V2", others=[[2]]),
 }
 INT8_ONLY: dict[str, Build] = {
+    "log-softmax": partial(unary, name="LOG_SOFTMAX", quantum=(1 / 16, 127)),
+    "log-softmax-wide": partial(unary, name="LOG_SOFTMAX", quantum=(1 / 16, 127), around=0.5, image=(3, 50)),
+    "log-softmax-flat": partial(
+        unary, name="LOG_SOFTMAX", quantum=(1 / 16, 127), around=0.004, image=(2, 40)
+    ),
     "conv-groups": partial(conv, filters=(6, 3, 3, 2)),
     "matmul": partial(matmul, left=(2, 5, 8), right=(2, 8, 7)),
     "matmul-adjoint": partial(matmul, left=(3, 8, 5), right=(3, 7, 8), x=1, y=1),
@@ -398,7 +403,7 @@ INT8_ONLY: dict[str, Build] = {
     ),
 }
 UINT8_ONLY: dict[str, Build] = {
-    "concat-rescaled": partial(concat, shapes=[(2, 3), (2, 5), (2, 1)], axis=1, alike=False)
+    "concat-rescaled": partial(concat, shapes=[(2, 3), (2, 5), (2, 1)], axis=1, alike=False),
 }
 
 

@@ -81,6 +81,12 @@ def _softmax(call: Call) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
+def _log_softmax(call: Call) -> np.ndarray:
+    x = _input(call)
+    below = x - x.max(axis=-1, keepdims=True)
+    return below - np.log(np.exp(below).sum(axis=-1, keepdims=True))
+
+
 def _average_pool(call: Call) -> np.ndarray:
     how = window(
         call, image_sides(call, 0), (call.option("filter_h"), call.option("filter_w")), dilated=False
@@ -146,6 +152,7 @@ REAL: dict[str, Real] = {
     "RSQRT": partial(_unary, function=lambda x: 1 / np.sqrt(x)),
     "GELU": _gelu,
     "SOFTMAX": _softmax,
+    "LOG_SOFTMAX": _log_softmax,
     "AVERAGE_POOL_2D": _average_pool,
     "MEAN": partial(_reduced, function=np.mean),
     "SUM": partial(_reduced, function=np.sum),

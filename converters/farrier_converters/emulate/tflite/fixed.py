@@ -1,7 +1,7 @@
 """Functions in 32-bit fixed point, as TFLite's reference kernels compute them. Numpy alone; integers in int64 arrays.
 
 A number in format Qm is an int32 that stands for integer * 2^(m - 31). Source of the formats, polynomials and
-iterations: gemmlowp, fixedpoint/fixedpoint.h; of `reciprocal` and `inverse_root`:
+iterations: gemmlowp, fixedpoint/fixedpoint.h; of `reciprocal`, `inverse_root` and `logarithm`:
 tensorflow/lite/kernels/internal/common.h.
 """
 
@@ -34,7 +34,7 @@ def divided(values: np.ndarray, bits: int | np.ndarray) -> np.ndarray:
     return (values + half - ((values < 0) & (half > 0))) >> bits
 
 
-def widened(values: np.ndarray, bits: int) -> np.ndarray:
+def widened(values: np.ndarray, bits: int | np.ndarray) -> np.ndarray:
     """Return values * 2^bits, saturated to 32 bits."""
     return np.clip(values << bits, LEAST, MOST)
 
@@ -95,6 +95,36 @@ def inverse_root(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     exponent = -np.maximum(shift, 0)
     one = numbers <= 1
     return np.where(one, MOST, root), np.where(one, 0, exponent)
+
+
+def logarithm(values: np.ndarray, integer_bits: int, result_bits: int) -> np.ndarray:
+    """Return log(x) in Q`result_bits` for x >= 1 in Q`integer_bits`.
+
+    x = 2^n * r with r near 2^(-1/4), of two ways to choose n; log(r) is a quotient of polynomials in r - 2^(-1/4).
+    """
+    bits = result_bits + 1  # one more for the sum before it is rounded
+    sqrt_half, center = constant(math.sqrt(0.5)), constant(0.5**0.25)
+    quarter = divided(np.asarray(1 << 29), bits)
+    shift_a = leading_zeros(values)
+    r_a = widened(high_product(widened(values, shift_a - 1), sqrt_half), 1)
+    power_a = widened(integer_bits - shift_a, 31 - bits) + quarter
+    shift_b = leading_zeros(high_product(values, sqrt_half)) - 1
+    r_b = widened(values, shift_b)
+    power_b = widened(integer_bits - shift_b, 31 - bits) - quarter
+    r, power = np.minimum(r_a, r_b), np.maximum(power_a, power_b)
+    q = 2 * (r - center)
+    square = high_product(q, q)
+    numerator = high_product(q, r) + high_product(high_product(q, square), constant(11 / 240 * 2**0.25))
+    inner = constant(2 * 0.5**0.25 - 2**0.25) + q + high_product(square, constant(1 / 20 * 2**0.25))
+    denominator = high_product(_half_sum(r, center), inner) + high_product(q, constant(1 / 4 * 2**0.25))
+    share = high_product(divided(numerator, bits), one_over_one_plus(denominator))
+    return widened(high_product(power, constant(math.log(2))) + share, 1)
+
+
+def _half_sum(a: np.ndarray, b: int) -> np.ndarray:
+    """Return (a + b) / 2, rounded away from zero."""
+    total = a + b
+    return np.sign(total) * ((np.abs(total) + 1) >> 1)
 
 
 def leading_zeros(values: np.ndarray) -> np.ndarray:

@@ -11,12 +11,13 @@ from .activations import ACTIVATIONS
 from .convert import CONVERT
 from .elementwise import ELEMENTWISE
 from .linear import LINEAR
+from .logic import LOGIC
 from .pick import PICK
 from .pool import POOL
 from .reduce import REDUCE
 from .resize import RESIZE
 from .shapes import SHAPES
-from .softmax import softmax
+from .softmax import SOFTMAX
 
 Kernel = Callable[[Call], np.ndarray | Sequence[np.ndarray]]
 
@@ -25,12 +26,13 @@ KERNELS: dict[str, Kernel] = {
     **CONVERT,
     **ELEMENTWISE,
     **LINEAR,
+    **LOGIC,
     **PICK,
     **POOL,
     **REDUCE,
     **RESIZE,
     **SHAPES,
-    "SOFTMAX": softmax,
+    **SOFTMAX,
 }
 
 __all__ = ["KERNELS", "Kernel"]

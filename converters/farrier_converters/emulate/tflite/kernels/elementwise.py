@@ -12,7 +12,7 @@ import numpy as np
 
 from ...rounding import ADD_SHIFT, multiplied
 from ..call import Call, KernelError, factor, quantum, scale_of
-from .floats import plain
+from .floats import plain, power
 
 SQUARE_SHIFT = 7  # bits that SQUARED_DIFFERENCE gives its inputs before it scales them
 
@@ -85,6 +85,7 @@ ELEMENTWISE: dict[str, Callable[[Call], np.ndarray]] = {
     "MUL": _either(mul),
     "SQUARED_DIFFERENCE": _either(squared_difference),
     "DIV": plain,
+    "POW": power,
     "MAXIMUM": maximum,
     "MINIMUM": minimum,
 }

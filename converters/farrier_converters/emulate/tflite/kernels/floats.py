@@ -75,6 +75,23 @@ def float_softmax(call: Call) -> np.ndarray:
     return powers / np.add.accumulate(powers, axis=-1, dtype=np.float32)[..., -1:]
 
 
+def float_log_softmax(call: Call) -> np.ndarray:
+    """LOG_SOFTMAX of float32 over the last axis."""
+    values = call.value(0)
+    below = values - values.max(axis=-1, keepdims=True)
+    sums = np.add.accumulate(_single(np.exp)(below), axis=-1, dtype=np.float32)[..., -1:]
+    return below - _single(np.log)(sums)
+
+
+def power(call: Call) -> np.ndarray:
+    """POW of float32."""
+    left, right = call.value(0), call.value(1)
+    if left.dtype != np.float32 or right.dtype != np.float32:
+        raise KernelError(f"POW of {left.dtype} and {right.dtype}")
+    with np.errstate(all="ignore"):
+        return np.power(left.astype(np.float64), right.astype(np.float64)).astype(np.float32)
+
+
 def _single(function: Function) -> Function:
     """Compute in doubles, and round to float32."""
     return lambda values: function(values.astype(np.float64)).astype(np.float32)
@@ -94,6 +111,9 @@ FLOAT_FUNCTIONS: dict[str, Function] = {
     "SQUARE": np.square,
     "SQRT": np.sqrt,
     "RSQRT": lambda values: np.float32(1) / np.sqrt(values),
+    "SIN": _single(np.sin),
+    "COS": _single(np.cos),
+    "SIGN": np.sign,
     "FLOOR": np.floor,
     "CEIL": np.ceil,
     "ROUND": np.rint,
