@@ -63,8 +63,13 @@ def fixed_point(sums: np.ndarray, factor: np.ndarray, *, once: bool = False) -> 
     if once:
         shift = BITS - exponent
         return (sums.astype(np.int64) * multiplier + (np.int64(1) << (shift - 1))) >> shift
+    return multiplied(sums, multiplier, exponent)
+
+
+def multiplied(values: np.ndarray, multiplier: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+    """Return values * multiplier * 2^(exponent - 31), rounded twice as `fixed_point` says: int64."""
     left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
-    high = sums.astype(np.int64) << left
+    high = values.astype(np.int64) << left
     high *= multiplier
     high += 1 << (BITS - 1)
     high >>= BITS  # what C++ does by cases, dividing towards zero, is this for either sign

@@ -12,21 +12,31 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from farrier_contracts.tensors import DATATYPES, TensorSpec
 
+# option "kernels" -> LiteRT's resolver: XNNPACK with LiteRT's own kernels for the rest, these alone, the plain ones
+KERNELS = {
+    "xnnpack": OpResolverType.AUTO,
+    "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    "reference": OpResolverType.BUILTIN_REF,
+}
+
 
 class LiteRtSession:
-    """One TFLite file in an interpreter; its reference arithmetic is LiteRT's own reference kernels."""
+    """One TFLite file in an interpreter; its reference arithmetic is LiteRT's own reference kernels.
+
+    Options: `layouts` and `quantized` of `compilers.Compiled`; `kernels` names one of LiteRT's sets of kernels.
+    """
 
     version = f"litert {ai_edge_litert.__version__}"
 
     def __init__(
         self, path: Path, *, threads: int, reference: bool = False, options: Mapping[str, Any] | None = None
     ) -> None:
-        resolver = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
+        options = options or {}
+        kernels = options.get("kernels", "reference" if reference else "xnnpack")
         self._interpreter = Interpreter(
-            model_path=str(path), num_threads=threads, experimental_op_resolver_type=resolver
+            model_path=str(path), num_threads=threads, experimental_op_resolver_type=KERNELS[kernels]
         )
         self._interpreter.allocate_tensors()
-        options = options or {}
         self._layouts: Mapping[str, Sequence[int]] = options.get("layouts", {})
         self._quantized = frozenset(options.get("quantized", ()))
         self.inputs = tuple(map(self._spec, self._interpreter.get_input_details()))
