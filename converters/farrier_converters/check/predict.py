@@ -59,30 +59,40 @@ class Prediction:
         return Share(sum(counted) / max(len(counted), 1), done / work if work else None)
 
 
+def is_tflite(path: Path) -> bool:
+    """Say whether a path is that of a TFLite file."""
+    return path.suffix.lower() in TFLITE_SUFFIXES
+
+
+def reads_tflite(toolchain: Toolchain) -> bool:
+    """Say whether a toolchain's rules look at TFLite files; the others look at ONNX graphs."""
+    return toolchain.rules in rules.OF_TFLITE
+
+
 def predict(
     path: Path, target: Target, toolchain: Toolchain, *, settings: models.ModelSettings | None = None
 ) -> Prediction:
     """Predict for a model file; raises InputError in one sentence, UsageError for rules that are unknown."""
     limits = settings or models.ModelSettings()
-    if toolchain.rules in rules.OF_TFLITE:
+    if reads_tflite(toolchain):
         return _of_tflite(path, target, toolchain, limits)
     found = rules.of_onnx(toolchain.rules)
     graph = Graph(models.load(path, settings=limits)).build().proto
     subject = OnnxGraph(graph, infer(graph))
     placements = found.place(subject)
-    notes = found.notes(subject, placements) if isinstance(found, Annotates) else []
+    notes = found.notes(subject, placements, toolchain.parameters) if isinstance(found, Annotates) else []
     return _sum_up(target, toolchain, of_onnx(subject), placements, notes)
 
 
 def _of_tflite(path: Path, target: Target, toolchain: Toolchain, limits: models.ModelSettings) -> Prediction:
-    if path.suffix.lower() not in TFLITE_SUFFIXES:
+    if not is_tflite(path):
         raise InputError(
             f"what runs where with {toolchain.compiler} is predicted from a .tflite file, and {path} is none"
         )
     found = rules.of_tflite(toolchain.rules)
     file = tflite.read(path, max_bytes=limits.max_bytes)
     placements = found.place(file)
-    notes = found.notes(file, placements) if isinstance(found, Annotates) else []
+    notes = found.notes(file, placements, toolchain.parameters) if isinstance(found, Annotates) else []
     return _sum_up(target, toolchain, of_tflite(file), placements, notes)
 
 
