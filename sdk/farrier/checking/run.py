@@ -8,7 +8,9 @@ from pathlib import Path
 from farrier_contracts import targets
 from farrier_contracts.errors import BudgetError, InputError, UsageError
 from farrier_contracts.targets import Target, Toolchain
-from farrier_converters.check.predict import Prediction, is_tflite, predict, reads_tflite
+from farrier_converters.check.predict import Prediction, predict, reads_tflite
+from farrier_converters.check.source import Source, is_tflite
+from farrier_converters.model import ModelSettings
 
 from .result import Check
 
@@ -54,11 +56,12 @@ def _chosen(board: Target, name: str | None, path: Path) -> list[Toolchain]:
 def _predictions(
     path: Path, board: Target, toolchains: list[Toolchain]
 ) -> tuple[list[Prediction], list[tuple[Toolchain, InputError | UsageError]]]:
+    source = Source(path, ModelSettings())
     found: list[Prediction] = []
     failures: list[tuple[Toolchain, InputError | UsageError]] = []
     for toolchain in toolchains:
         try:
-            found.append(predict(path, board, toolchain))
+            found.append(predict(source, board, toolchain))
         except (InputError, UsageError) as error:
             failures.append((toolchain, error))
     return found, failures

@@ -96,10 +96,10 @@ def enlargement(site: Site) -> float:
 
 
 def same_quantization(site: Site) -> bool:
-    """Say whether the activations all have one scale and zero-point."""
+    """Say whether inputs and outputs, constants too, all have one scale and zero-point."""
     pairs = {
         (*(float(s) for s in t.scales), *(int(z) for z in t.zero_points))
-        for t in site.activations
+        for t in (*site.inputs, *site.outputs)
         if t.scales.size
     }
     return len(pairs) <= 1

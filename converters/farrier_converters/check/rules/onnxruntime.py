@@ -17,9 +17,9 @@ from ...quantize.already import computes_in_integers
 from ...tflite.file import TfliteFile
 from ..network import PLUMBING
 from ..placement import CPU, OnnxGraph, Parameters, Placement
+from ..source import AS_IF
 
 SOURCE = 'ONNX Runtime: QDQ kernels of the CPU provider; "Quantize ONNX Models"'
-AS_IF = "a float graph: predicted as if it were quantized to INT8"
 MEANING = "on a processor, accelerated means computed in integers"
 FOLDED = ("Identity", "Dropout", "Constant")  # gone when the file is opened
 FLOATS = (
