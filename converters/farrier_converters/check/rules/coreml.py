@@ -1,8 +1,8 @@
 """Core ML: which ONNX nodes an ML Program has a counterpart for.
 
-Source: microsoft/onnxruntime tools/ci_build/github/apple/coreml_supported_mlprogram_ops.md (2025). It is the list of one
-converter, not of Core ML: what is not on it is a "maybe". On which of CPU, GPU and Neural Engine an operator then runs,
-Core ML decides by itself and says nowhere.
+Source: microsoft/onnxruntime tools/ci_build/github/apple/coreml_supported_mlprogram_ops.md (2025). It is the list of
+one converter, not of Core ML: what is not on it is a "maybe". On which of CPU, GPU and Neural Engine an operator then
+runs, Core ML decides by itself and says nowhere.
 """
 
 from __future__ import annotations
