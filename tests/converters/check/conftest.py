@@ -13,7 +13,58 @@ from farrier_converters.tflite.file import Operator, Tensor, TfliteFile
 from farrier_converters.tflite.versions import versioned
 
 SCALE, WEIGHT_SCALE = 0.05, 0.01
-BIASES = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
+IMAGE = (1, 6, 8, 4)
+POOL = {"filter_w": 2, "filter_h": 2, "stride_w": 2, "stride_h": 2}
+UNIT = {"stride_w": 1, "stride_h": 1}
+# operator, constants behind the image (a string is the shape of weights, a tuple a further image), result, options
+CASES: list[tuple[str, list[Any], tuple[int, ...], dict[str, Any]]] = [
+    ("ADD", [IMAGE], IMAGE, {}),
+    ("SUB", [IMAGE], IMAGE, {"activation": 1}),
+    ("MUL", ["4"], IMAGE, {}),
+    ("DIV", [IMAGE], IMAGE, {}),
+    ("MAXIMUM", [IMAGE], IMAGE, {}),
+    ("MINIMUM", [IMAGE], IMAGE, {}),
+    ("SQUARED_DIFFERENCE", [IMAGE], IMAGE, {}),
+    ("CONV_2D", ["5x3x3x4", 5], (1, 6, 8, 5), UNIT),
+    ("DEPTHWISE_CONV_2D", ["1x3x3x4", 4], IMAGE, {**UNIT, "multiplier": 1}),
+    ("AVERAGE_POOL_2D", [], (1, 3, 4, 4), POOL),
+    ("MAX_POOL_2D", [], (1, 3, 4, 4), POOL),
+    ("MAX_POOL_2D", [], (1, 3, 4, 4), {**POOL, "filter_w": 1, "filter_h": 1}),
+    ("CONCATENATION", [IMAGE], (1, 6, 8, 8), {"axis": 3}),
+    ("CONCATENATION", [IMAGE] * 4, (1, 6, 8, 20), {"axis": 3}),
+    ("CONCATENATION", [IMAGE] * 5, (1, 6, 8, 24), {"axis": 3}),
+    ("MEAN", [[1, 2]], (1, 1, 1, 4), {"keep_dims": 1}),
+    ("MEAN", [[3]], (1, 6, 8), {}),
+    ("SUM", [[1, 2]], (1, 4), {}),
+    ("REDUCE_MAX", [[2]], (1, 6, 4), {}),
+    ("RESHAPE", [[1, 192]], (1, 192), {}),
+    ("SQUEEZE", [], (6, 8, 4), {"axes": [0]}),
+    ("EXPAND_DIMS", [[1]], (1, 1, 6, 8, 4), {}),
+    ("PAD", [[[0, 0], [1, 1], [1, 1], [0, 0]]], (1, 8, 10, 4), {}),
+    ("MIRROR_PAD", [[[0, 0], [1, 1], [1, 1], [0, 0]]], (1, 8, 10, 4), {}),
+    ("RESIZE_BILINEAR", [[12, 16]], (1, 12, 16, 4), {"half_pixel": 1}),
+    ("RESIZE_NEAREST_NEIGHBOR", [[12, 16]], (1, 12, 16, 4), {}),
+    ("TRANSPOSE", [[0, 2, 1, 3]], (1, 8, 6, 4), {}),
+    ("SLICE", [[0, 1, 2, 0], [1, 3, 4, 4]], (1, 3, 4, 4), {}),
+    ("STRIDED_SLICE", [[0, 1, 2, 0], [1, 4, 6, 4], [1, 1, 1, 1]], (1, 3, 4, 4), {}),
+    ("STRIDED_SLICE", [[0, 1, 2, 0], [1, 5, 6, 4], [1, 2, 1, 1]], (1, 2, 4, 4), {}),
+    ("STRIDED_SLICE", [[0, 1, 2, 0], [1, 4, 6, 4], [1, 1, 1, 1]], (1, 4, 4), {"shrink_axis_mask": 2}),
+    ("GATHER", [[0, 1]], (1, 6, 8, 2), {"axis": 3}),
+    ("SPACE_TO_DEPTH", [], (1, 3, 4, 16), {"block": 2}),
+    ("DEPTH_TO_SPACE", [], (1, 12, 16, 1), {"block": 2}),
+    ("LOGISTIC", [], IMAGE, {"scale": 1 / 256}),
+    ("TANH", [], IMAGE, {"scale": 1 / 128}),
+    ("RELU", [], IMAGE, {}),
+    ("RELU6", [], IMAGE, {}),
+    ("ELU", [], IMAGE, {}),
+    ("HARD_SWISH", [], IMAGE, {}),
+    ("LEAKY_RELU", [], IMAGE, {"alpha": 0.1}),
+    ("LEAKY_RELU", [], IMAGE, {"alpha": 0.001}),
+    ("GELU", [], IMAGE, {}),
+    ("EXP", [], IMAGE, {}),
+    ("PRELU", ["4"], IMAGE, {}),
+    ("ARG_MAX", [3], (1, 6, 8), {"out": "int32", "type": 2}),
+]
 
 
 @dataclass
@@ -93,3 +144,38 @@ class Net:
 def net() -> Callable[..., Net]:
     """Start a graph: net("int8")."""
     return Net
+
+
+def add_case(net: Net, case: tuple[str, list[Any], tuple[int, ...], dict[str, Any]]) -> int:
+    op, others, result, options = case
+    inputs = [net.input(IMAGE)]
+    for other in others:
+        if isinstance(other, str):
+            inputs.append(net.weights(*map(int, other.split("x"))))
+        elif isinstance(other, tuple):
+            inputs.append(net.input(other))
+        elif isinstance(other, int) and op != "ARG_MAX":
+            inputs.append(net.bias(other))
+        else:
+            inputs.append(net.constant(other))
+    return net.add(op, inputs, result, **options)
+
+
+@pytest.fixture
+def single_operators() -> Callable[[str], list[TfliteFile]]:
+    """Files of one operator each, with activations of a type."""
+
+    def make(dtype: str) -> list[TfliteFile]:
+        nets = [Net(dtype) for _ in CASES]
+        for one, case in zip(nets, CASES, strict=True):
+            add_case(one, case)
+        return [one.file() for one in nets]
+
+    return make
+
+
+@pytest.fixture
+def operators_side_by_side() -> TfliteFile:
+    """One int8 file with all of these operators beside each other."""
+    whole = Net()
+    return whole.file(*(add_case(whole, case) for case in CASES))
