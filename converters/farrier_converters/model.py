@@ -153,6 +153,7 @@ def _read_external_data(proto: onnx.ModelProto, path: Path, settings: ModelSetti
 def _check_tensors(graph: onnx.GraphProto, path: Path, depth: int) -> None:
     if depth == 0:
         raise InputError(f"{path} nests its subgraphs too deeply")
+    _check_texts(graph, path)
     for tensor in graph.initializer:
         if tensor.data_type not in onnx.TensorProto.DataType.values() or tensor.data_type == 0:
             raise InputError(f"{path}: tensor {tensor.name!r} has an unknown element type {tensor.data_type}")
@@ -161,6 +162,17 @@ def _check_tensors(graph: onnx.GraphProto, path: Path, depth: int) -> None:
     for node in graph.node:
         for inner in subgraphs(node):
             _check_tensors(inner, path, depth - 1)
+
+
+def _check_texts(graph: onnx.GraphProto, path: Path) -> None:
+    """Refuse names that are not UTF-8: protobuf's Python gives them as bytes, which fit nowhere."""
+    for node in graph.node:
+        texts = (node.op_type, node.domain, node.name, *node.input, *node.output)
+        if not all(isinstance(text, str) for text in (*texts, *(field.name for field in node.attribute))):
+            raise InputError(f"{path} holds a name that is not text; it is damaged")
+    for named in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        if not isinstance(named.name, str):
+            raise InputError(f"{path} holds a name that is not text; it is damaged")
 
 
 def _check_operators(proto: onnx.ModelProto, path: Path) -> None:

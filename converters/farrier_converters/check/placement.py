@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -11,6 +12,7 @@ from ..graph.types import TensorType
 from ..tflite.file import TfliteFile
 
 CPU = "cpu"
+Parameters = Mapping[str, str | int | float]
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class OnnxRules(Protocol):
 class Annotates(Protocol):
     """Rules that have something to say about the whole, too: memory, what was assumed."""
 
-    def notes(self, subject: TfliteFile | OnnxGraph, placements: list[Placement]) -> list[str]:
-        """Return sentences."""
+    def notes(
+        self, subject: TfliteFile | OnnxGraph, placements: list[Placement], parameters: Parameters
+    ) -> list[str]:
+        """Return sentences; `parameters` are the toolchain's, which hold what the rules must know of the board."""
         ...

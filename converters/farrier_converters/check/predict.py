@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from farrier_contracts.errors import InputError
 from farrier_contracts.targets import Target, Toolchain
 
-from .. import model as models
-from ..graph.edit import Graph
-from ..graph.types import infer
-from ..tflite import file as tflite
 from . import rules
 from .network import Network, of_onnx, of_tflite
 from .partitions import Partition, crossing_bytes, partition, peak_activation_bytes
-from .placement import Annotates, OnnxGraph, Placement
-
-TFLITE_SUFFIXES = (".tflite", ".lite")
+from .placement import Annotates, Placement
+from .source import Source
 
 
 @dataclass(frozen=True)
@@ -59,31 +52,27 @@ class Prediction:
         return Share(sum(counted) / max(len(counted), 1), done / work if work else None)
 
 
-def predict(
-    path: Path, target: Target, toolchain: Toolchain, *, settings: models.ModelSettings | None = None
-) -> Prediction:
-    """Predict for a model file; raises InputError in one sentence, UsageError for rules that are unknown."""
-    limits = settings or models.ModelSettings()
-    if toolchain.rules in rules.OF_TFLITE:
-        return _of_tflite(path, target, toolchain, limits)
+def predict(source: Source, target: Target, toolchain: Toolchain) -> Prediction:
+    """Predict for a model; raises InputError in one sentence, UsageError for rules that are unknown."""
+    if reads_tflite(toolchain):
+        return _of_tflite(source, target, toolchain)
     found = rules.of_onnx(toolchain.rules)
-    graph = Graph(models.load(path, settings=limits)).build().proto
-    subject = OnnxGraph(graph, infer(graph))
-    placements = found.place(subject)
-    notes = found.notes(subject, placements) if isinstance(found, Annotates) else []
-    return _sum_up(target, toolchain, of_onnx(subject), placements, notes)
+    placements = found.place(source.onnx)
+    notes = found.notes(source.onnx, placements, toolchain.parameters) if isinstance(found, Annotates) else []
+    return _sum_up(target, toolchain, of_onnx(source.onnx), placements, notes)
 
 
-def _of_tflite(path: Path, target: Target, toolchain: Toolchain, limits: models.ModelSettings) -> Prediction:
-    if path.suffix.lower() not in TFLITE_SUFFIXES:
-        raise InputError(
-            f"what runs where with {toolchain.compiler} is predicted from a .tflite file, and {path} is none"
-        )
+def reads_tflite(toolchain: Toolchain) -> bool:
+    """Say whether a toolchain's rules look at TFLite files; the others look at ONNX graphs."""
+    return toolchain.rules in rules.OF_TFLITE
+
+
+def _of_tflite(source: Source, target: Target, toolchain: Toolchain) -> Prediction:
     found = rules.of_tflite(toolchain.rules)
-    file = tflite.read(path, max_bytes=limits.max_bytes)
+    file, said = source.tflite(toolchain.precisions)
     placements = found.place(file)
-    notes = found.notes(file, placements) if isinstance(found, Annotates) else []
-    return _sum_up(target, toolchain, of_tflite(file), placements, notes)
+    notes = found.notes(file, placements, toolchain.parameters) if isinstance(found, Annotates) else []
+    return _sum_up(target, toolchain, of_tflite(file), placements, [*said, *notes])
 
 
 def _sum_up(

@@ -8,7 +8,9 @@ from pathlib import Path
 from farrier_contracts import targets
 from farrier_contracts.errors import BudgetError, InputError, UsageError
 from farrier_contracts.targets import Target, Toolchain
-from farrier_converters.check.predict import Prediction, predict
+from farrier_converters.check.predict import Prediction, predict, reads_tflite
+from farrier_converters.check.source import Source, is_tflite
+from farrier_converters.model import ModelSettings
 
 from .result import Check
 
@@ -23,28 +25,27 @@ def check(
     """Predict which operators of a model a target's accelerator runs, and why not the others.
 
     `model` is an `.onnx` or `.tflite` file, or another that `farrier optimize` reads; nothing is loaded into an engine,
-    and no compiler is needed. Of several toolchains the one that accelerates most is described (by multiply-adds, then
-    by operators, then the first); `toolchain` names one, by its compiler or its rules. `min_accelerated` is a share of
-    the operators (0.95, or "95%"), in which doubtful refusals count as accelerated: below it, BudgetError is raised.
+    and no compiler is needed. Of several toolchains the target's first is described; for a TFLite file, its first that
+    runs such files. `toolchain` names another, by its compiler or its rules. `min_accelerated` is a share of the
+    operators (0.95, or "95%"), in which doubtful refusals count as accelerated: below it, BudgetError is raised.
     Raises UsageError or InputError in one sentence.
     """
     least = _share(min_accelerated)
     board = targets.get(target)
-    found, failures = _predictions(Path(model), board, _chosen(board, toolchain))
+    path = Path(model)
+    found, failures = _predictions(path, board, _chosen(board, toolchain, path))
     if not found:
         raise failures[0][1]
-    best = max(found, key=_rank)
-    others = tuple(prediction for prediction in found if prediction is not best)
     refused = tuple((toolchain, str(error)) for toolchain, error in failures)
-    result = Check(Path(model), best, others, refused)
-    if least is not None and best.possible.ops < least:
+    result = Check(path, found[0], tuple(found[1:]), refused)
+    if least is not None and result.prediction.possible.ops < least:
         raise BudgetError(_sentence(result, least))
     return result
 
 
-def _chosen(board: Target, name: str | None) -> list[Toolchain]:
+def _chosen(board: Target, name: str | None, path: Path) -> list[Toolchain]:
     if name is None:
-        return list(board.toolchains)
+        return sorted(board.toolchains, key=lambda toolchain: is_tflite(path) and not reads_tflite(toolchain))
     chosen = [toolchain for toolchain in board.toolchains if name in (toolchain.compiler, toolchain.rules)]
     if not chosen:
         known = ", ".join(dict.fromkeys(toolchain.compiler for toolchain in board.toolchains))
@@ -55,19 +56,15 @@ def _chosen(board: Target, name: str | None) -> list[Toolchain]:
 def _predictions(
     path: Path, board: Target, toolchains: list[Toolchain]
 ) -> tuple[list[Prediction], list[tuple[Toolchain, InputError | UsageError]]]:
+    source = Source(path, ModelSettings())
     found: list[Prediction] = []
     failures: list[tuple[Toolchain, InputError | UsageError]] = []
     for toolchain in toolchains:
         try:
-            found.append(predict(path, board, toolchain))
+            found.append(predict(source, board, toolchain))
         except (InputError, UsageError) as error:
             failures.append((toolchain, error))
     return found, failures
-
-
-def _rank(prediction: Prediction) -> tuple[float, float]:
-    share = prediction.accelerated
-    return (share.ops if share.multiply_adds is None else share.multiply_adds, share.ops)
 
 
 def _share(value: float | str | None) -> float | None:

@@ -12,9 +12,14 @@ from ..placement import OnnxRules, TfliteRules
 RULES: dict[str, str] = {  # name -> "module:constant"
     "null": "farrier_converters.check.rules.null:RULES",
     "onnxruntime": "farrier_converters.check.rules.onnxruntime:RULES",
+    "coreml": "farrier_converters.check.rules.coreml:RULES",
+    "xnnpack": "farrier_converters.check.rules.xnnpack:RULES",
+    "ethos-u": "farrier_converters.check.rules.ethos_u:RULES",
     "edgetpu": "farrier_converters.check.rules.edgetpu.rules:RULES",
 }
-OF_TFLITE = frozenset({"edgetpu"})  # those which look at TFLite files; the others look at ONNX graphs
+OF_TFLITE = frozenset(
+    {"xnnpack", "ethos-u", "edgetpu"}
+)  # those which look at TFLite files; the others look at ONNX graphs
 
 
 def of_tflite(name: str) -> TfliteRules:

@@ -61,12 +61,6 @@ def touches_batch(position: int = 1) -> Question:
     return lambda site: len(site.shape()) == 4 and 0 in site.axes(position)
 
 
-def pads_axes(site: Site) -> set[int]:
-    """Return the axes that a PAD makes longer."""
-    found = site.values(1) or []
-    return {axis for axis in range(len(found) // 2) if any(found[2 * axis : 2 * axis + 2])}
-
-
 def stride(site: Site) -> tuple[int, int]:
     """Return the strides (height, width)."""
     return int(site.option("stride_h", 1)), int(site.option("stride_w", 1))
@@ -96,10 +90,10 @@ def enlargement(site: Site) -> float:
 
 
 def same_quantization(site: Site) -> bool:
-    """Say whether the activations all have one scale and zero-point."""
+    """Say whether inputs and outputs, constants too, all have one scale and zero-point."""
     pairs = {
         (*(float(s) for s in t.scales), *(int(z) for z in t.zero_points))
-        for t in site.activations
+        for t in (*site.inputs, *site.outputs)
         if t.scales.size
     }
     return len(pairs) <= 1

@@ -1,4 +1,4 @@
-"""The null rules: nothing runs anywhere. The template to copy, and the double for tests."""
+"""The null rules: nothing is known of any node. The template to copy, and the double for tests."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from ..placement import OnnxGraph, Placement
 
 
 class NullRules:
-    """Refuses every node."""
+    """Knows nothing, and says so."""
 
-    unit = "none"
+    unit = "unknown"
 
     def place(self, graph: OnnxGraph) -> list[Placement]:
         """Return one placement per node, in the graph's order."""
-        return [Placement(self.unit, "the null target runs nothing") for _ in graph.model.graph.node]
+        why = Placement(self.unit, "no rules are known for this toolchain", certain=False)
+        return [why for _ in graph.model.graph.node]
 
 
 RULES = NullRules()

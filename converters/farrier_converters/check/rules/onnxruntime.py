@@ -16,10 +16,10 @@ from ...quantize import reasons, rules
 from ...quantize.already import computes_in_integers
 from ...tflite.file import TfliteFile
 from ..network import PLUMBING
-from ..placement import CPU, OnnxGraph, Placement
+from ..placement import CPU, OnnxGraph, Parameters, Placement
+from ..source import AS_IF
 
 SOURCE = 'ONNX Runtime: QDQ kernels of the CPU provider; "Quantize ONNX Models"'
-AS_IF = "a float graph: predicted as if it were quantized to INT8"
 MEANING = "on a processor, accelerated means computed in integers"
 FOLDED = ("Identity", "Dropout", "Constant")  # gone when the file is opened
 FLOATS = (
@@ -45,7 +45,9 @@ class OnnxRuntimeRules:
         why = _as_it_stands(opened) if _quantized(graph.model) else _as_if_quantized(opened)
         return [self._placement(node, graph.types, why) for node in opened.nodes]
 
-    def notes(self, subject: TfliteFile | OnnxGraph, placements: list[Placement]) -> list[str]:
+    def notes(
+        self, subject: TfliteFile | OnnxGraph, placements: list[Placement], parameters: Parameters
+    ) -> list[str]:
         """Return what was assumed."""
         quantized = isinstance(subject, OnnxGraph) and _quantized(subject.model)
         return [MEANING] if quantized else [AS_IF, MEANING]

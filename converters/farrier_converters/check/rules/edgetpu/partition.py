@@ -21,8 +21,8 @@ def first_partition(file: TfliteFile, mapped: Sequence[bool]) -> set[int]:
     while len(done) < len(mapped):
         chosen: set[int] = set()
         for operator in file.operators:  # in order of execution: makers come before readers
-            waiting = (makers[name] for name in operator.inputs if name in makers)
-            ready = all(maker in done or maker in chosen for maker in waiting)
+            waiting = {makers[name] for name in operator.inputs if name in makers}
+            ready = all(i in done or i in chosen or i >= operator.index for i in waiting)
             if operator.index not in done and mapped[operator.index] == kind and ready:
                 chosen.add(operator.index)
         if kind or not chosen:

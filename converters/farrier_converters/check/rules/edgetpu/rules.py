@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ....tflite.file import Operator, TfliteFile
-from ...placement import CPU, OnnxGraph, Placement
+from ...placement import CPU, OnnxGraph, Parameters, Placement
 from .. import common
 from .partition import first_partition
 from .table import TABLE, UNIT
 
-FITS, STREAMS = 6 << 20, 8 << 20  # bytes of parameters beside each other on chip
+# bytes of parameters: up to the first they all stay on chip, above the second some are sent each time
+MEMORY = {"parameter_cache_bytes": 6 << 20, "parameter_limit_bytes": 8 << 20}
 
 
 class EdgeTpuRules:
@@ -32,17 +33,21 @@ class EdgeTpuRules:
                 placements.append(placement)
         return placements
 
-    def notes(self, subject: TfliteFile | OnnxGraph, placements: list[Placement]) -> list[str]:
-        """Return what the parameters mean for the memory on chip."""
-        parameters = _parameters(subject, placements) if isinstance(subject, TfliteFile) else 0
-        if not parameters:
+    def notes(
+        self, subject: TfliteFile | OnnxGraph, placements: list[Placement], parameters: Parameters
+    ) -> list[str]:
+        """Return what the parameters of the model mean for the memory on chip."""
+        needed = _parameter_bytes(subject, placements) if isinstance(subject, TfliteFile) else 0
+        if not needed:
             return []
-        size = f"the operators on the Edge TPU have {parameters / 2**20:.2f} MiB of parameters"
-        cache = "C3 and compiler logs: about 8 MB, 6.1 to 7.9 MiB seen"
-        if parameters <= FITS:
-            return [f"{size}, which its memory of about 8 MB holds ({cache})"]
-        often = "are" if parameters > STREAMS else "may be"
-        return [f"{size}; part of them {often} sent again for each inference ({cache})"]
+        fits, streams = (int(parameters.get(name, size)) for name, size in MEMORY.items())
+        size = f"the operators on the Edge TPU have {needed / 2**20:.2f} MiB of parameters"
+        if needed <= fits:
+            return [f"{size}, which its memory holds: no model below {fits >> 20} MiB was seen to stream any"]
+        often = "are" if needed > streams else "may be"
+        return [
+            f"{size}: part of them {often} sent again for each inference; below {fits >> 20} MiB none were"
+        ]
 
 
 def _stranded(file: TfliteFile, index: int, alone: list[Placement]) -> Placement:
@@ -79,7 +84,7 @@ def _beside(breaker: Operator) -> Placement:
     )
 
 
-def _parameters(file: TfliteFile, placements: list[Placement]) -> int:
+def _parameter_bytes(file: TfliteFile, placements: list[Placement]) -> int:
     """Return the bytes of constants that the mapped operators read."""
     read = {
         name

@@ -13,14 +13,12 @@ import math
 from ...limits import Limit, TfliteTable
 from ...site import Site
 from .. import common
+from . import questions as ask
 
 UNIT = "edgetpu"
-LAST_COMPILER = "16.0"
 SOFTMAX_ELEMENTS = 16_000
 LARGE_RESHAPE = 400_000  # bytes: 28x28x255 was mapped, 48x48x255 was not
 LARGE_RESIZE = 4 << 20  # bytes: 128x128x32 and 80x80x256 were mapped, 512x512x32 was not
-LARGEST_ENLARGEMENT = 8  # 2 was mapped, 33 was not
-LARGE_MEAN = 64 * 128  # elements averaged: so many were mapped, 256x128 were not
 LARGE_DECONVOLUTION = 1 << 20  # bytes of weights
 
 _QUANTIZE = "quantize the whole model to 8 bits, its ends included: farrier optimize with this target"
@@ -30,52 +28,6 @@ _CONSTANT = Limit(
     "OLD; E#25",
     "make them constants, or leave this part to the CPU as the last one",
 )
-
-
-def _outer_dimension(site: Site) -> object:
-    shapes = (tensor.shape for tensor in site.activations)
-    return next(("x".join(map(str, s)) for s in shapes if math.prod(s[:-3]) > 1), "")
-
-
-def _not_flat(site: Site) -> object:
-    return math.prod(site.output_shape[:-1]) > 1
-
-
-def _not_zeros(site: Site) -> object:
-    constants = [tensor for tensor in site.inputs if tensor.data is not None]
-    if not constants:
-        return False
-    if len(site.inputs) != 2:
-        return True
-    zero_point = int(constants[0].zero_points[0]) if constants[0].zero_points.size else 0
-    return bool((constants[0].data != zero_point).any())
-
-
-def _depth_not_of_four(site: Site) -> object:
-    shape = site.shape()
-    return len(shape) - 1 in site.axes() and len(shape) > 1 and shape[-1] % 4 != 0
-
-
-def _averages_many(site: Site) -> object:
-    shape = site.shape()
-    return math.prod(shape[axis] for axis in site.axes() if axis < len(shape)) > LARGE_MEAN
-
-
-def _enlarges_much(site: Site) -> object:
-    factor = common.enlargement(site)
-    return f"{factor:g}" if factor > LARGEST_ENLARGEMENT else ""
-
-
-def _enlarges_oddly(site: Site) -> object:
-    return common.enlargement(site) not in (1, 2)
-
-
-def _large(limit: int) -> common.Question:
-    return lambda site: common.output_bytes(site) if common.output_bytes(site) > limit else 0
-
-
-def _slope_not_flat(site: Site) -> object:
-    return math.prod(site.shape(1)[:-1]) > 1
 
 
 def _computed_axes(reason: str = "its second input ({}) is computed while the model runs") -> Limit[Site]:
@@ -98,10 +50,17 @@ EVERYWHERE = (
         "fix the sizes of the inputs, the batch too",
     ),
     Limit(
-        _outer_dimension,
+        ask.outer_dimension,
         "a tensor of {} has a fourth dimension above 1",
         "AXT; E#75",
         "fix the batch to 1, and keep other tensors within three dimensions",
+    ),
+    Limit(
+        ask.newer_than_compiler,
+        "its definition came with TFLite {}, after the last compiler",
+        "E#420: operation version not supported",
+        "convert the model with an older converter",
+        confirmed=False,
     ),
 )
 _POOL = (
@@ -119,21 +78,21 @@ def _doubt(source: str) -> Limit[Site]:
 _RESIZE = (
     _computed_axes(),
     Limit(
-        _enlarges_much,
+        ask.enlarges_much,
         "it enlarges {} times, which the compiler is likely to refuse for its precision",
         "AX: not mapped for some sizes; DeepLab's compiled twin: 1x1 to 33x33 stays on the CPU",
         "enlarge in steps of 2, with convolutions between",
         confirmed=False,
     ),
     Limit(
-        _large(LARGE_RESIZE),
+        ask.large(LARGE_RESIZE),
         "its result of {} bytes is likely to be too large",
         "AX: not mapped for some sizes; E#31: 512x512x32 stays on the CPU, 128x128x32 does not",
         "resize to a smaller size, or leave it out and resize on the CPU",
         confirmed=False,
     ),
     Limit(
-        _enlarges_oddly,
+        ask.enlarges_oddly,
         "other enlargements than 2 may be refused for their precision",
         "AX: not mapped for some sizes",
         confirmed=False,
@@ -166,7 +125,7 @@ OPERATORS: dict[str, tuple[Limit[Site], ...]] = {
     "CONCATENATION": (
         *_POOL,
         Limit(
-            _not_zeros,
+            ask.not_zeros,
             "it joins a constant that is not a single block of zeros",
             "AX",
             "join computed tensors only, or pad",
@@ -188,7 +147,7 @@ OPERATORS: dict[str, tuple[Limit[Site], ...]] = {
         _CONSTANT,
         Limit(lambda site: site.option("weights_format") != 0, "its weights are stored shuffled", "AX"),
         Limit(
-            _not_flat,
+            ask.not_flat,
             "its result has more than one row",
             "AX: one-dimensional output",
             "write it as a 1x1 convolution",
@@ -207,7 +166,7 @@ OPERATORS: dict[str, tuple[Limit[Site], ...]] = {
     "PRELU": (
         Limit(common.computed(1), "its slope ({}) is computed", "AX"),
         Limit(
-            _slope_not_flat,
+            ask.slope_not_flat,
             "its slope is not one number per channel",
             "AX",
             "share the slope over height and width (Keras: shared_axes=[1, 2])",
@@ -220,13 +179,13 @@ OPERATORS: dict[str, tuple[Limit[Site], ...]] = {
         _computed_axes(),
         _BATCH,
         Limit(
-            _depth_not_of_four,
+            ask.depth_not_of_four,
             "it averages channels whose number is no multiple of 4",
             "AX",
             "pad the channels to a multiple of 4",
         ),
         Limit(
-            _averages_many,
+            ask.averages_many,
             "it averages over more elements than was ever seen mapped",
             "E#461: 256x128 stays on the CPU, 64x128 does not",
             "average in steps: pool first",
@@ -243,13 +202,10 @@ OPERATORS: dict[str, tuple[Limit[Site], ...]] = {
             "AX",
         ),
     ),
-    "PAD": (
-        _computed_axes(),
-        Limit(lambda site: len(site.shape()) == 4 and 0 in common.pads_axes(site), "it pads the batch", "AX"),
-    ),
+    "PAD": (_computed_axes(),),  # of a padded batch, the fourth dimension tells
     "RESHAPE": (
         Limit(
-            _large(LARGE_RESHAPE),
+            ask.large(LARGE_RESHAPE),
             "some reshapes of large tensors are not mapped, and this one has {} bytes",
             "AX; E#512: 48x48x255 stays on the CPU",
             "choose a smaller input, or reshape after the model",
