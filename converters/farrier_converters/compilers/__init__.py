@@ -19,8 +19,11 @@ from ..model import Model
 COMPILERS: dict[str, str] = {
     "null": "farrier_converters.compilers.null:NullCompiler",
     "onnx": "farrier_converters.compilers.onnx:OnnxCompiler",
+    "executorch": "farrier_converters.compilers.executorch:ExecuTorchCompiler",
     "openvino": "farrier_converters.compilers.openvino:OpenVinoCompiler",
+    "ort": "farrier_converters.compilers.ort_format:OrtCompiler",
     "tflite": "farrier_converters.compilers.tflite:TfliteCompiler",
+    "torch-export": "farrier_converters.compilers.torch_export:TorchExportCompiler",
 }
 
 
@@ -31,12 +34,14 @@ class Compiled:
     `layouts` among them maps an input or output to the order in which the file holds its axes: the file's tensor is
     the model's, transposed by it. A tensor that is not in it is held as the model has it. `quantized` lists the inputs
     and outputs that the file holds as integers, with its own scale, where the model has floats. `runs` is the file that
-    the toolchain's stand-in runs, where it cannot run the artifact itself.
+    the toolchain's stand-in runs, where it cannot run the artifact itself. `notes` says what the compiler left to a
+    slower unit, a sentence each.
     """
 
     path: Path
     options: Mapping[str, Any] = field(default_factory=dict)
     runs: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Compiler(Protocol):

@@ -23,6 +23,7 @@ ENGINES = {
     "null": "farrier_converters.measure.engines:NullSession",
     # These may be in an environment of their own: see `tools`.
     "openvino": "farrier_converters.measure.sessions.openvino_session:OpenVinoSession",
+    "executorch": "farrier_converters.measure.sessions.executorch_session:ExecuTorchSession",
 }
 MODULES = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert"}
 INSTALL = {"onnxruntime": "pip install onnxruntime", "litert": "pip install 'farrier[tflite]'"}

@@ -28,7 +28,11 @@ class Tool:
 
 
 TOOLS: dict[str, Tool] = {
-    tool.name: tool for tool in (Tool("openvino", "OpenVINO", "openvino", ("openvino>=2024.6", "numpy")),)
+    tool.name: tool
+    for tool in (
+        Tool("openvino", "OpenVINO", "openvino", ("openvino>=2024.6", "numpy")),
+        Tool("executorch", "ExecuTorch", "executorch", ("executorch>=1.0", "torch", "numpy")),
+    )
 }
 
 
