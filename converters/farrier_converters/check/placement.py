@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -64,4 +65,13 @@ class Annotates(Protocol):
 
     def notes(self, subject: TfliteFile | OnnxGraph, placements: list[Placement]) -> list[str]:
         """Return sentences."""
+        ...
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """Rules over ONNX graphs that hang on the board."""
+
+    def fitted(self, parameters: Mapping[str, str | int | float]) -> OnnxRules:
+        """Return the rules for a toolchain's parameters."""
         ...

@@ -15,7 +15,7 @@ from ..tflite import file as tflite
 from . import rules
 from .network import Network, of_onnx, of_tflite
 from .partitions import Partition, crossing_bytes, partition, peak_activation_bytes
-from .placement import Annotates, OnnxGraph, Placement
+from .placement import Annotates, Fits, OnnxGraph, Placement
 
 TFLITE_SUFFIXES = (".tflite", ".lite")
 
@@ -67,6 +67,7 @@ def predict(
     if toolchain.rules in rules.OF_TFLITE:
         return _of_tflite(path, target, toolchain, limits)
     found = rules.of_onnx(toolchain.rules)
+    found = found.fitted(toolchain.parameters) if isinstance(found, Fits) else found
     graph = Graph(models.load(path, settings=limits)).build().proto
     subject = OnnxGraph(graph, infer(graph))
     placements = found.place(subject)

@@ -19,6 +19,7 @@ from ..model import Model
 COMPILERS: dict[str, str] = {
     "null": "farrier_converters.compilers.null:NullCompiler",
     "onnx": "farrier_converters.compilers.onnx:OnnxCompiler",
+    "tensorrt": "farrier_converters.compilers.tensorrt:TensorRtCompiler",
     "openvino": "farrier_converters.compilers.openvino:OpenVinoCompiler",
     "tflite": "farrier_converters.compilers.tflite:TfliteCompiler",
 }

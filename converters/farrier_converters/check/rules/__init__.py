@@ -13,6 +13,8 @@ RULES: dict[str, str] = {  # name -> "module:constant"
     "null": "farrier_converters.check.rules.null:RULES",
     "onnxruntime": "farrier_converters.check.rules.onnxruntime:RULES",
     "edgetpu": "farrier_converters.check.rules.edgetpu.rules:RULES",
+    "tensorrt": "farrier_converters.check.rules.tensorrt.rules:RULES",
+    "dla": "farrier_converters.check.rules.tensorrt.rules:DLA",
 }
 OF_TFLITE = frozenset({"edgetpu"})  # those which look at TFLite files; the others look at ONNX graphs
 

@@ -1,4 +1,4 @@
-"""TensorRT builds its engine on the device; what is made here is the graph it fuses well, and the recipe to build by."""
+"""TensorRT builds its engine on the device: what is made here is the graph that it fuses well, and the recipe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from farrier_contracts.errors import InputError
 from farrier_contracts.targets import Toolchain
 
-from ...check.rules.tensorrt import refused
+from ...check.rules.tensorrt.rules import refused
 from ...model import Model, save
 from .. import Compiled
 from ..onnx import ENGINE, TITLE, proven

@@ -57,7 +57,9 @@ def _check(graph: Graph, node: onnx.NodeProto) -> None:
     if stored is None and standard(node, "DequantizeLinear"):
         maker = graph.producer.get(node.input[0])
         if maker is None or not standard(maker, "QuantizeLinear"):
-            raise InputError(f"{named} reads integers that are no quantizer's: TensorRT wants Q and DQ in pairs")
+            raise InputError(
+                f"{named} reads integers that are no quantizer's: TensorRT wants Q and DQ in pairs"
+            )
 
 
 def _real(graph: Graph, node: onnx.NodeProto, stored: np.ndarray) -> np.ndarray:
@@ -67,7 +69,9 @@ def _real(graph: Graph, node: onnx.NodeProto, stored: np.ndarray) -> np.ndarray:
     if scale.size > 1:
         axis = attribute(node, "axis", 1) % max(stored.ndim, 1)
         scale = scale.reshape([-1 if a == axis else 1 for a in range(stored.ndim)])
-    return (stored.astype(np.float64) * scale.reshape(scale.shape if scale.size > 1 else ())).astype(np.float32)
+    return (stored.astype(np.float64) * scale.reshape(scale.shape if scale.size > 1 else ())).astype(
+        np.float32
+    )
 
 
 def _replace_by_constant(graph: Graph, node: onnx.NodeProto, value: np.ndarray) -> None:
