@@ -69,3 +69,12 @@ class Annotates(Protocol):
     ) -> list[str]:
         """Return sentences; `parameters` are the toolchain's, which hold what the rules must know of the board."""
         ...
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """Rules over ONNX graphs that hang on the board."""
+
+    def fitted(self, parameters: Mapping[str, str | int | float]) -> OnnxRules:
+        """Return the rules for a toolchain's parameters."""
+        ...

@@ -9,7 +9,7 @@ from farrier_contracts.targets import Target, Toolchain
 from . import rules
 from .network import Network, of_onnx, of_tflite
 from .partitions import Partition, crossing_bytes, partition, peak_activation_bytes
-from .placement import Annotates, Placement
+from .placement import Annotates, Fits, Placement
 from .source import Source
 
 
@@ -57,6 +57,7 @@ def predict(source: Source, target: Target, toolchain: Toolchain) -> Prediction:
     if reads_tflite(toolchain):
         return _of_tflite(source, target, toolchain)
     found = rules.of_onnx(toolchain.rules)
+    found = found.fitted(toolchain.parameters) if isinstance(found, Fits) else found
     placements = found.place(source.onnx)
     notes = found.notes(source.onnx, placements, toolchain.parameters) if isinstance(found, Annotates) else []
     return _sum_up(target, toolchain, of_onnx(source.onnx), placements, notes)

@@ -20,6 +20,7 @@ COMPILERS: dict[str, str] = {
     "null": "farrier_converters.compilers.null:NullCompiler",
     "onnx": "farrier_converters.compilers.onnx:OnnxCompiler",
     "executorch": "farrier_converters.compilers.executorch:ExecuTorchCompiler",
+    "tensorrt": "farrier_converters.compilers.tensorrt:TensorRtCompiler",
     "openvino": "farrier_converters.compilers.openvino:OpenVinoCompiler",
     "ort": "farrier_converters.compilers.ort_format:OrtCompiler",
     "tflite": "farrier_converters.compilers.tflite:TfliteCompiler",

@@ -16,6 +16,8 @@ RULES: dict[str, str] = {  # name -> "module:constant"
     "xnnpack": "farrier_converters.check.rules.xnnpack:RULES",
     "ethos-u": "farrier_converters.check.rules.ethos_u:RULES",
     "edgetpu": "farrier_converters.check.rules.edgetpu.rules:RULES",
+    "tensorrt": "farrier_converters.check.rules.tensorrt.rules:RULES",
+    "dla": "farrier_converters.check.rules.tensorrt.rules:DLA",
 }
 OF_TFLITE = frozenset(
     {"xnnpack", "ethos-u", "edgetpu"}

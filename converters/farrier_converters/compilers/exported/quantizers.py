@@ -142,6 +142,6 @@ def _constant(step: Step, program: Program, index: int) -> np.ndarray:
 
 
 def _ops() -> Any:
-    from torch.ao.quantization.fx import _decomposed  # noqa: F401, PLC0415  # importing it registers the operators
+    from torch.ao.quantization.fx import _decomposed  # noqa: F401  # importing it registers the operators
 
     return torch.ops.quantized_decomposed

@@ -9,9 +9,10 @@ Recommendations".
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 
-from ...graph.edit import Graph, standard
+from ...graph.edit import Graph, attribute, standard
 from ...graph.types import TensorType, infer
 from .. import rules
 from . import obstacles
@@ -20,7 +21,7 @@ from .results import is_done
 
 LINEAR = rules.WEIGHTED
 ACTIVATIONS = ("Relu", "LeakyRelu", "Clip")  # fused into what is before them
-# A quantizer moves up through these, and a dequantizer down.
+# A quantizer moves up through these and a dequantizer down; also through Pad with zeros, integers in every scale.
 MOVERS = (
     "MaxPool",
     "Reshape",
@@ -59,6 +60,7 @@ class _Planner:
         self.stem = stem
         self.taken: dict[int, list[str]] = {}  # by node: what it reads in integers
         self.ending: set[int] = set()  # nodes whose results become integers before anything reads them
+        self.touching: set[int] = set()  # nodes whose results become integers for some reader at least
 
     def run(self) -> Placement:
         plan = self.plan
@@ -74,7 +76,7 @@ class _Planner:
             if id(node) in self.taken:
                 plan.integer.add(id(node))
                 self._read(self.taken[id(node)])
-            elif self._fused(node) or (standard(node, *MOVERS) and id(node) in self.ending):
+            elif self._fused(node) or (self._moves(node) and id(node) in self.ending):
                 plan.absorbed.add(id(node))
             else:
                 plan.reasons[id(node)] = self._reason(node)
@@ -82,30 +84,49 @@ class _Planner:
         return plan
 
     def _look_back(self, node: onnx.NodeProto) -> None:
-        """Note whether a node's results all become integers, and what it then reads in integers itself."""
+        """Note whether a node's results become integers, and what it then reads in integers itself.
+
+        An average or a sum computes in integers where its result is read in nothing else. The sum of a residual block
+        is part of a convolution, whose result can be integers only if the other operand is: there one reader is enough.
+        """
         results = [name for name in node.output if name]
-        if not all(self._becomes_integer(name) for name in results):
-            return
-        self.ending.add(id(node))
+        if any(self._takes(n, name, self.touching) for name in results for n in self._readers(name)):
+            self.touching.add(id(node))
+        if all(self._becomes_integer(name) for name in results):
+            self.ending.add(id(node))
         if id(node) in self.taken or self._named(node):
             return
+        operands: list[str] = []
         if standard(node, "Add"):
-            operands = self._summands(node)
-        else:
-            operands = list(node.input[:1]) if standard(node, *AVERAGES) else []
+            summands = self._summands(node)
+            operands = summands if id(node) in (self.touching if len(summands) == 1 else self.ending) else []
+        elif standard(node, *AVERAGES) and id(node) in self.ending:
+            operands = list(node.input[:1])
         if operands and all(obstacles.is_float(self.types, name) for name in operands):
             self.taken[id(node)] = operands
 
     def _becomes_integer(self, name: str) -> bool:
-        readers = self.graph.readers.get(name, [])
-        return bool(readers) and not self.graph.kept(name) and all(self._takes(n, name) for n in readers)
+        readers = self._readers(name)
+        kept = self.graph.kept(name)
+        return bool(readers) and not kept and all(self._takes(n, name, self.ending) for n in readers)
 
-    def _takes(self, reader: onnx.NodeProto, name: str) -> bool:
-        """Say whether a reader gets a tensor in integers: quantized for it, or further down the way."""
+    def _readers(self, name: str) -> list[onnx.NodeProto]:
+        return self.graph.readers.get(name, [])
+
+    def _takes(self, reader: onnx.NodeProto, name: str, passing: set[int]) -> bool:
+        """Say whether a reader gets a tensor in integers: quantized for it, or further down, beyond nodes `passing`."""
         if name in self.taken.get(id(reader), ()):
             return True
-        passes_on = standard(reader, *MOVERS, *ACTIVATIONS) and id(reader) in self.ending
-        return passes_on and (reader.input[0] == name or standard(reader, "Concat"))
+        moves = standard(reader, *ACTIVATIONS) or self._moves(reader)
+        return moves and id(reader) in passing and (reader.input[0] == name or standard(reader, "Concat"))
+
+    def _moves(self, node: onnx.NodeProto) -> bool:
+        if standard(node, "Pad") and attribute(node, "mode", b"constant") == b"constant":
+            fill = (
+                self.graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1)
+            )
+            return fill is not None and not fill.any()
+        return standard(node, *MOVERS) and obstacles.carrier(self.graph, node) is None
 
     def _summands(self, node: onnx.NodeProto) -> list[str]:
         """Return the operands of an Add to quantize: all but one that a convolution makes for it alone."""
@@ -142,7 +163,7 @@ class _Planner:
                 name = waiting.pop()
                 self.plan.join(name, point)
                 maker = self.graph.producer.get(name)
-                if maker is None or not standard(maker, *MOVERS):
+                if maker is None or not self._moves(maker):
                     continue
                 sources = maker.input if standard(maker, "Concat") else maker.input[:1]
                 fresh = [n for n in sources if n not in seen and obstacles.is_float(self.types, n)]
@@ -168,7 +189,7 @@ class _Planner:
             return rules.EXCLUDED
         if standard(node, *LINEAR):
             return self._linear_obstacle(node) or rules.NO_KERNEL.format(op=node.op_type)
-        if standard(node, *MOVERS, "Add", *AVERAGES, *ACTIVATIONS):
+        if standard(node, "Add", *AVERAGES, *ACTIVATIONS) or self._moves(node):
             if id(node) not in self.ending:
                 return rules.RESULT_FLOAT.format(op=node.op_type)
             return rules.OPERANDS if standard(node, "Add") else rules.NO_KERNEL.format(op=node.op_type)
