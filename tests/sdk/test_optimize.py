@@ -116,7 +116,8 @@ def test_everything_that_is_promised_is_written(result, made):
     assert report["baseline"]["metric"]["value"] == 1.0
     names = {c["name"] for c in report["candidates"]}
     safe = {p["candidate"] + "-7bit" for p in report["predictions"] if p["spread"] > 0.002}
-    assert names - {"mixed"} - safe == {"original", "fp32", "fp16", "int8", "int8-fitted"}
+    tried = {"original", "fp32", "fp16", "int8", "int8-fitted", "litert-fp32", "litert-int8"}
+    assert names - {"mixed"} - safe == tried
     assert [c["name"] for c in report["candidates"] if c["kept"]] == [report["delivered"]["name"]]
     assert all(c["reason"] for c in report["candidates"])
     assert report["drop"] <= 0.05

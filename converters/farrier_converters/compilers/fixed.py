@@ -22,8 +22,8 @@ FOLD_BYTES = 1 << 20  # of one result of constant folding
 def one_row(model: Model) -> tuple[Model, dict[str, Any]]:
     """Return the model with every free batch axis 1 and what follows from shapes folded, and its artifact's options.
 
-    `inputs` and `outputs` are names in the file's order, `specs` the inputs as the model has them; `rows` are those that
-    are fed one row at a time. Raises InputError for an input with another free axis.
+    `inputs` and `outputs` are names in the file's order, `specs` the inputs as the model has them; `rows` are those
+    that are fed one row at a time. Raises InputError for an input with another free axis.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(Graph(model).build().proto)

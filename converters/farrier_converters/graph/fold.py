@@ -10,7 +10,8 @@ from onnx import helper, numpy_helper
 
 from ..model import subgraphs
 from . import run
-from .edit import Graph, attribute, standard
+from .edit import Graph, standard
+from .partial import INTEGERS, RULES, Evaluator
 from .types import TensorType, infer
 
 RANDOM = (
@@ -112,15 +113,18 @@ def _size_bytes(kind: TensorType | None) -> int | None:
 
 
 def _fold_shapes(graph: Graph, types: dict[str, TensorType]) -> None:
-    """Replace Shape, or the part of it that a node asks for, where these dimensions are known."""
-    for node in [n for n in graph.nodes if standard(n, "Shape")]:
-        kind = types.get(node.input[0])
-        if kind is None or kind.shape is None or node.output[0] in graph.outputs:
+    """Replace what follows from dimensions that are known, though others of the same shape may be free."""
+    evaluator = Evaluator(graph, types)
+    for node in [n for n in graph.nodes if standard(n, *RULES)]:
+        name = node.output[0]
+        kind = types.get(name)
+        if kind is None or kind.dtype not in INTEGERS or name in graph.outputs:
             continue
-        part = kind.shape[attribute(node, "start", 0) : attribute(node, "end", len(kind.shape))]
-        if None in part:
+        sizes = evaluator.sizes(name)
+        known = None if sizes is None else sizes.known
+        if known is None or sizes is None:
             continue
-        shape = np.array(part, np.int64)
-        graph.initializers[node.output[0]] = numpy_helper.from_array(shape, node.output[0])
+        value = np.array(known if sizes.vector else known[0], helper.tensor_dtype_to_np_dtype(kind.dtype))
+        graph.initializers[name] = numpy_helper.from_array(value, name)
         graph.remove([node])
     graph.index()

@@ -15,6 +15,8 @@ IMPORTERS = {
     ".h5": "farrier_converters.importers.keras:read",
     ".hdf5": "farrier_converters.importers.keras:read",
     ".keras": "farrier_converters.importers.keras:read",
+    ".pt2": "farrier_converters.importers.torch:read",
+    **dict.fromkeys((".pt", ".pth", ".ckpt"), "farrier_converters.importers.torch:refuse"),
 }
 SAVED_MODEL = "saved_model.pb"  # what makes a folder a SavedModel
 

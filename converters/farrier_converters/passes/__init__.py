@@ -16,6 +16,7 @@ import numpy as np
 from farrier_contracts.errors import UsageError
 from farrier_contracts.targets import Arithmetic
 
+from ..fusion.record import Log
 from ..model import Model
 
 PASSES: dict[str, str] = {
@@ -54,6 +55,7 @@ class Context:
     calibrate with (see `quantize.datafree`).
     `work` is a folder in which a killed calibration finds its statistics again.
     `statistics` keeps what calibration found, by tensor, for further runs over the same graph and data.
+    `log` is where passes write what they did to the graph, and what they left out.
     `training(epoch)` yields batches with their labels (None: learn from the float model), in that epoch's order.
     """
 
@@ -64,6 +66,13 @@ class Context:
     twin: Model | None = None
     training: Callable[[int], Iterable[tuple[Mapping[str, np.ndarray], np.ndarray | None]]] | None = None
     work: Path | None = None
+    log: Log | None = None
+
+    def tell(self, log: Log) -> None:
+        """Add to the log of what passes did, where one is kept."""
+        if self.log is not None:
+            self.log.applications += log.applications
+            self.log.refusals += log.refusals
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-import onnx
-
-from ..graph.edit import Graph, attribute, standard
+from ..fusion import TIDYING, rewrite
+from ..graph.edit import Graph
 from ..graph.fold import fold
 from ..model import Model
 from . import Context, Pass
@@ -20,36 +19,18 @@ class CleanOptions:
     fold_bytes: int = 1 << 20
 
 
-def run(model: Model, options: CleanOptions, _context: Context) -> Model:
-    """Lift constants, fold what depends on them alone, and drop no-ops, duplicates and dead nodes."""
+def run(model: Model, options: CleanOptions, context: Context) -> Model:
+    """Lift constants, fold what depends on them alone, and drop no-ops, duplicates and dead nodes.
+
+    `context.log` hears of each rule applied.
+    """
     graph = Graph(model)
-    _drop_no_ops(graph)
+    fold(graph, max_bytes=options.fold_bytes)
+    _merge_duplicates(graph)
+    context.tell(rewrite(graph, TIDYING))
     fold(graph, max_bytes=options.fold_bytes)
     _merge_duplicates(graph)
     return graph.build()
-
-
-def _drop_no_ops(graph: Graph) -> None:
-    """Let readers of Identity and of Dropout at inference read its input."""
-    for node in [n for n in graph.nodes if standard(n, "Identity", "Dropout")]:
-        source, result = node.input[0], node.output[0]
-        extra = any(graph.readers.get(name) or graph.kept(name) for name in node.output[1:] if name)
-        if extra or graph.kept(result) or _training(graph, node):
-            continue
-        graph.rename_reads(result, source)
-        graph.remove([node])
-        graph.index()
-
-
-def _training(graph: Graph, node: onnx.NodeProto) -> bool:
-    if node.op_type != "Dropout":
-        return False
-    if graph.opset < 7:
-        return not attribute(node, "is_test", 0)
-    if len(node.input) < 3 or not node.input[2]:
-        return False
-    mode = graph.constant(node.input[2])
-    return mode is None or bool(mode)
 
 
 def _merge_duplicates(graph: Graph) -> None:

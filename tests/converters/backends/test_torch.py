@@ -113,7 +113,7 @@ def test_export_keeps_scales_and_integers(small_int8, tmp_path, feeds, runtime_o
 
 def test_a_free_axis_besides_the_batch_is_refused(make_model):
     model = make_model([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n", 3, "t"]}, ["y"])
-    with pytest.raises(InputError, match="^axis 2 of the input 'x' is free"):
+    with pytest.raises(InputError, match=r"^axis 2 of the input 'x' is free"):
         one_row(model)
 
 

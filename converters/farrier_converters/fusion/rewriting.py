@@ -1,0 +1,103 @@
+"""Look for rules all over a graph, prove each place, and carry it out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import onnx
+
+from ..graph.edit import Graph, replace
+from ..model import STANDARD_DOMAINS
+from .gain import gain
+from .proof import UnprovenError, prove
+from .record import Application, Log, Refusal, Rewrite, Rule
+from .site import Site
+
+MAX_ROUNDS = 8  # each sees the types of what the one before made; real graphs take two or three
+
+
+def rewrite(graph: Graph, rules: Sequence[Rule]) -> Log:
+    """Apply `rules` in their order, over and over until none fits, in place; return what was done and what was not."""
+    log = Log()
+    for _ in range(MAX_ROUNDS):
+        done = len(log.applications)
+        log.refusals.clear()  # what has no known shape in one round may have one in the next
+        graph.nodes = graph.ordered()
+        graph.index()
+        site = Site(graph)
+        for rule in rules:
+            _everywhere(site, rule, log)
+        if len(log.applications) == done:
+            break
+    return log
+
+
+def would_apply(graph: Graph, rules: Sequence[Rule], *, opset: int) -> bool:
+    """Say whether any of these rules would fit if the graph were of another operator set."""
+    site = Site(graph, opset=opset)
+    return any(rule.find(site, node) for rule in rules for node in graph.nodes if _concerns(rule, node))
+
+
+def _everywhere(site: Site, rule: Rule, log: Log) -> None:
+    graph = site.graph
+    waiting = deque(n for n in graph.nodes if _concerns(rule, n))
+    while waiting:
+        node = waiting.popleft()
+        if not any(graph.producer.get(name) is node for name in node.output if name):
+            continue  # it went with an earlier rewrite
+        found = rule.find(site, node)
+        results = [] if found is None else _results(site, found)
+        if found is None or not results:
+            continue
+        names = tuple(n.name or n.output[0] for n in found.old)
+        try:
+            proof = prove(site, found, results, exact=rule.exact)
+        except UnprovenError as error:
+            log.refusals.append(Refusal(rule.name, names, str(error)))
+            continue
+        log.applications.append(Application(rule.name, names, proof, gain(site, found)))
+        _carry_out(graph, found)
+        waiting.extendleft(n for n in reversed(found.new) if _concerns(rule, n))
+
+
+def _concerns(rule: Rule, node: onnx.NodeProto) -> bool:
+    return node.domain in STANDARD_DOMAINS and (not rule.ops or node.op_type in rule.ops)
+
+
+def _results(site: Site, found: Rewrite) -> list[str]:
+    """Return the results of the old nodes that something else needs."""
+    inside = {id(node) for node in found.old}
+    names = [name for node in found.old for name in node.output if name]
+    graph = site.graph
+    return [
+        name
+        for name in names
+        if graph.kept(name) or any(id(reader) not in inside for reader in graph.readers.get(name, []))
+    ]
+
+
+def _carry_out(graph: Graph, found: Rewrite) -> None:
+    gone = {id(node) for node in found.old}
+    last = max(position for position, node in enumerate(graph.nodes) if id(node) in gone)
+    before = [node for node in graph.nodes[:last] if id(node) not in gone]
+    graph.nodes = [*before, *found.new, *graph.nodes[last + 1 :]]
+    graph.index()
+    for result, source in found.aliases.items():
+        if graph.kept(result):
+            _rename(graph, source, result)
+        else:
+            graph.rename_reads(result, source)
+        graph.index()
+
+
+def can_alias(graph: Graph, result: str, source: str) -> bool:
+    """Say whether readers of `result` can read `source`: a name that an output or a subgraph needs has to stay."""
+    if not graph.kept(result):
+        return True
+    return source in graph.producer and not graph.kept(source) and result not in graph.captured
+
+
+def _rename(graph: Graph, old: str, new: str) -> None:
+    replace(graph.producer[old].output, old, new)
+    graph.rename_reads(old, new)

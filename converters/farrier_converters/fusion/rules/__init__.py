@@ -1,0 +1,36 @@
+"""Every rule, in the order in which they are tried: one line here for a new one."""
+
+from __future__ import annotations
+
+from ..record import Rule
+from .activations import ACTIVATION_RULES, GELU
+from .duplicates import DUPLICATES
+from .layers import LAYER_RULES
+from .moves import MOVES
+from .norms import NORMS
+from .nothing import NOTHING
+from .scalars import SCALARS
+from .shapes import RESHAPE
+from .softmax import SOFTMAX
+from .through import THROUGH
+from .windows import WINDOW_RULES
+
+# What is superfluous in any graph, whatever runs it.
+TIDYING: tuple[Rule, ...] = (NOTHING, RESHAPE, DUPLICATES, *MOVES)
+# What makes one operator of several.
+FUSING: tuple[Rule, ...] = (
+    *WINDOW_RULES,
+    *LAYER_RULES,
+    *ACTIVATION_RULES,
+    NORMS,
+    SOFTMAX,
+    SCALARS,
+    *THROUGH,
+    NOTHING,
+    *MOVES,
+)
+
+# Rules that need a newer operator set than many graphs come in.
+NEWER: dict[int, tuple[Rule, ...]] = {17: (NORMS,), 20: (GELU,)}
+
+__all__ = ["FUSING", "NEWER", "TIDYING"]
