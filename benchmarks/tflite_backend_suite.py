@@ -153,15 +153,20 @@ def results(chosen: Iterator[Case] | Sequence[Case], folder: Path) -> Iterator[R
 
 
 def _converted(case: Case) -> tuple[TfliteFile, dict[str, Any], set[str]]:
-    """Convert; where a shape hangs on an input, the inputs that are not of floats become constants of the file."""
-    try:
-        return *convert(case.model), set()
-    except ConversionError as error:
-        whole = {name: array for name, array in case.feeds.items() if array.dtype != np.float32}
-        late = {failure.code for failure in error.failures} & {Code.SHAPE, Code.VALUE}
-        if not whole or not late:
-            raise
-    return *convert(bind(case.model, whole)), set(whole)
+    """Convert; where a shape hangs on an input, all inputs that are not of floats become constants of the file.
+
+    If that is not enough (the scales of a Resize), all but the first do.
+    """
+    steering = {name: array for name, array in case.feeds.items() if array.dtype != np.float32}
+    others = dict(list(case.feeds.items())[1:])
+    for fixed in ({}, steering):
+        try:
+            return *convert(bind(case.model, fixed) if fixed else case.model), set(fixed)
+        except ConversionError as error:
+            late = {failure.code for failure in error.failures} & {Code.SHAPE, Code.VALUE}
+            if not late:
+                raise
+    return *convert(bind(case.model, others)), set(others)
 
 
 def main() -> None:
