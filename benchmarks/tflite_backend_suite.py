@@ -28,6 +28,8 @@ from figure import emit
 
 from farrier_contracts.errors import FarrierError
 from farrier_converters.compilers.tflite import Code, ConversionError, convert
+from farrier_converters.compilers.tflite.ops import HANDLERS
+from farrier_converters.compilers.tflite.ops.limits import LIMITS
 from farrier_converters.graph import run
 from farrier_converters.graph.bind import bind
 from farrier_converters.measure import Child, EngineFailure
@@ -153,24 +155,106 @@ def results(chosen: Iterator[Case] | Sequence[Case], folder: Path) -> Iterator[R
 
 
 def _converted(case: Case) -> tuple[TfliteFile, dict[str, Any], set[str]]:
-    """Convert; where a shape hangs on an input, the inputs that are not of floats become constants of the file."""
-    try:
-        return *convert(case.model), set()
-    except ConversionError as error:
-        whole = {name: array for name, array in case.feeds.items() if array.dtype != np.float32}
-        late = {failure.code for failure in error.failures} & {Code.SHAPE, Code.VALUE}
-        if not whole or not late:
-            raise
-    return *convert(bind(case.model, whole)), set(whole)
+    """Convert; where a shape hangs on an input, all inputs that are not of floats become constants of the file.
+
+    If that is not enough (the scales of a Resize), all but the first do.
+    """
+    steering = {name: array for name, array in case.feeds.items() if array.dtype != np.float32}
+    others = dict(list(case.feeds.items())[1:])
+    for fixed in ({}, steering):
+        try:
+            return *convert(bind(case.model, fixed) if fixed else case.model), set(fixed)
+        except ConversionError as error:
+            late = {failure.code for failure in error.failures} & {Code.SHAPE, Code.VALUE}
+            if not late:
+                raise
+    return *convert(bind(case.model, others)), set(others)
+
+
+def page(found: Sequence[Result]) -> str:
+    """Return the page that says of each operator how it becomes TFLite; its tables come from handlers and the suite."""
+    plain = [r for r in found if "(expanded)" not in r.op]
+    rows = []
+    for op in sorted({*HANDLERS, *UNROLLED, *(r.op for r in plain)}):
+        cases_of = [r for r in plain if r.op == op]
+        right = [r for r in cases_of if r.state == "right"]
+        used = ", ".join(sorted({name for r in right for name in r.used}))
+        codes = Counter(r.code for r in cases_of if r.state != "right")
+        refused = ", ".join(f"{count} {code}" for code, count in sorted(codes.items()))
+        count = f"{len(right)} of {len(cases_of)}" if cases_of else "no float case"
+        rows.append(
+            f"| {op} | {_state(op, bool(right))} | {count} | {refused} | {LIMITS.get(op, '')} | {used} |"
+        )
+    right = sum(r.state == "right" for r in found)
+    fixed = sum(r.state == "right" and bool(r.fixed) for r in found)
+    return PAGE.format(
+        version=onnx.__version__,
+        total=len(found),
+        right=right,
+        share=100 * right / len(found),
+        fixed=fixed,
+        codes="\n".join(f"| {code.value} | {REASONS[code]} |" for code in Code),
+        rows="\n".join(rows),
+    )
+
+
+def _state(op: str, right: bool) -> str:
+    if op in HANDLERS:
+        return "yes"
+    if op in UNROLLED:
+        return "written out"
+    return "by its definition" if right else "no"
+
+
+UNROLLED = ("If", "Loop", "Scan")
+REASONS = {
+    Code.OPERATOR: "the operator has no counterpart",
+    Code.ATTRIBUTE: "a mode, an attribute or a combination of inputs has none",
+    Code.DTYPE: "TFLite's kernels do not take the element type",
+    Code.SHAPE: "a shape is only known when the graph runs, or has no elements",
+    Code.RANK: "there are more axes, or fewer, than the kernels take",
+    Code.VALUE: "an input that has to be constant is computed",
+    Code.ENGINE: "LiteRT itself refuses the file",
+    Code.NODE: "the node contradicts its operator's definition, or the tensors that it reads",
+}
+PAGE = """# ONNX operators in TFLite files
+
+Made by `python benchmarks/tflite_backend_suite.py --page docs/onnx-to-tflite-ops.md`; do not edit by hand.
+
+The compiler writes TFLite files from ONNX graphs itself. Each operator below was tried on the node cases of the backend
+suite that comes with onnx {version}: those whose inputs and outputs are of float32, int64, int32 or bool, at least one
+of them of float32, and whose answers ONNX Runtime itself gives. LiteRT answers {right} of {total} of them as the suite
+asks ({share:.1f} %), copies written out in other operators included, and no case wrongly: the rest is refused, with a
+code and the operator. In {fixed} of the right ones inputs that steer shapes (axes, sizes, paddings) are constants of
+the file, since a TFLite file's shapes are fixed when it is made; only the batch may stay free.
+
+| state | meaning |
+|---|---|
+| yes | operators of TFLite, one or several; every composition is exact to float32 rounding |
+| by its definition | ONNX defines it by other operators, which are converted in its place |
+| written out | a branch that is always taken, or a loop of known length, becomes its operators |
+| no | refused |
+
+| code | what is missing |
+|---|---|
+{codes}
+
+| operator | state | cases right | refused | limits | operators of TFLite |
+|---|---|---|---|---|---|
+{rows}
+"""
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--failures", action="store_true", help="print every case that is not right")
+    arguments.add_argument("--page", type=Path, help="write the page of operators to this file")
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = list(results(cases(folder), folder))
+    if given.page:
+        given.page.write_text(page(found))
     counts = Counter((r.state, r.code, r.op) for r in found if r.state != "right")
     for (state, code, op), count in sorted(counts.items()):
         print(f"{state:8} {code:7} {op:40} {count}")

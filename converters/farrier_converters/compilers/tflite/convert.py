@@ -176,8 +176,8 @@ def _value(prepared: Prepared, name: str) -> Value:
     if constant is not None:
         return Value(name, constant.shape, _dtype(constant.dtype.name), readers, constant=_plain(constant))
     kind = prepared.types.get(name)
-    if kind is None or kind.shape is None or None in kind.shape:
-        raise UnsupportedError(Code.SHAPE, f"the shape of {name!r} depends on the data")
+    if kind is None:
+        raise UnsupportedError(Code.SHAPE, f"the type of {name!r} depends on the data")
     dtype = (
         np.dtype(object)
         if kind.dtype == onnx.TensorProto.STRING

@@ -17,8 +17,9 @@ from ...graph.types import TensorType, infer
 from ...model import STANDARD_DOMAINS, Model, from_proto, opset
 from ...tflite.layout import BATCH, BatchError
 from .ops import HANDLERS
+from .unroll import unroll
 
-MAX_EXPANSIONS = 4  # functions whose bodies hold functions
+MAX_EXPANSIONS = 8  # functions whose bodies hold functions, loops inside loops
 OTHER_BATCH = 1_000_033  # a second prime: what differs between the two depends on the number of rows
 
 
@@ -86,6 +87,10 @@ def _expanded(model: Model) -> Model:
     proto.CopyFrom(model.proto)
     for name, kind in infer(model.proto).items():  # the inliner asks for types, and infers none itself
         proto.graph.value_info.append(helper.make_tensor_value_info(name, kind.dtype, kind.shape))
+    proto.graph.value_info.add(name="")  # an input left out
+    for node in proto.graph.node:
+        if node.op_type in written:
+            _state_defaults(node, version)
     try:
         proto = onnx.inliner.inline_selected_functions(
             proto, [("", name) for name in written], inline_schema_functions=True
@@ -94,6 +99,14 @@ def _expanded(model: Model) -> Model:
         return model
     del proto.graph.value_info[:]
     return from_proto(proto, model.name)
+
+
+def _state_defaults(node: onnx.NodeProto, version: int) -> None:
+    """Write down the attributes that are left out: the inliner would leave them out of the body too."""
+    known = {field.name for field in node.attribute}
+    for name, field in onnx.defs.get_schema(node.op_type, version).attributes.items():
+        if name not in known and field.default_value.name:
+            node.attribute.append(field.default_value)
 
 
 def _is_function(name: str, version: int) -> bool:
@@ -115,7 +128,7 @@ def _alike(left: np.ndarray, right: np.ndarray) -> bool:
 def _prepared(model: Model) -> Prepared:
     model = _apply(model, "clean")
     for _ in range(MAX_EXPANSIONS):
-        expanded = _expanded(model)
+        expanded = unroll(_expanded(model))
         if expanded is model:
             break
         model = _apply(expanded, "clean")

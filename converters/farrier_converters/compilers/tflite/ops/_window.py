@@ -89,15 +89,16 @@ def padding_of(axes: Sequence[Axis]) -> int | None:
     return schema.SAME if all(axis.same for axis in axes) else None
 
 
-def pad(b: Builder, x: Held, amounts: Sequence[tuple[int, int]], fill: float = 0.0) -> Held:
-    """Append a PAD: pairs of amounts before and after, by axis as stored."""
+def pad(b: Builder, x: Held, amounts: Sequence[tuple[int, int]], fill: Held | float = 0.0) -> Held:
+    """Append a PAD: pairs of amounts before and after, by axis as stored; `fill` may be computed."""
     if not any(map(any, amounts)):
         return x
     shape = [size + sum(pair) if any(pair) else size for size, pair in zip(x.shape, amounts, strict=True)]
     flat = b.constant(_pairs(amounts))
-    if fill == 0:
+    if fill == 0.0:
         return b.op("PAD", [x, flat], shape)
-    return b.op("PADV2", [x, flat, b.constant(fill, x.dtype)], shape)
+    value = fill if isinstance(fill, Held) else b.constant(fill, x.dtype)
+    return b.op("PADV2", [x, flat, value], shape)
 
 
 def _pairs(amounts: Sequence[tuple[int, int]]) -> np.ndarray:

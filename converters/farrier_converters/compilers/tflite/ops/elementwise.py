@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial, reduce
 
-import numpy as np
-
 from ....tflite import layout
 from ..builder import Builder, Held, Value
 from ..errors import Code, UnsupportedError
@@ -111,7 +109,10 @@ def _power(b: Builder, node: Node) -> None:
             unary(make, b, node)
             return
     order, (left, right) = aligned(b, [x, exponent], node.output.rank)
-    result = b.binary("POW", left, b.cast(right, left.dtype))
+    kind = "float32" if "float32" in (left.dtype, right.dtype) else "int32"
+    if x.dtype == "int64" and kind == "int32":
+        raise UnsupportedError(Code.DTYPE, "a power of int64")
+    result = b.cast(b.binary("POW", b.cast(left, kind), b.cast(right, kind)), x.dtype)
     b.put(node.output, _full(b, result, node.output, order), order)
 
 
@@ -209,14 +210,48 @@ def _half_difference(sign: str, b: Builder, x: Held) -> Held:
     return b.binary("MUL", b.binary(sign, up, down), 0.5)
 
 
-def _atan(b: Builder, x: Held) -> Held:
-    return b.op("ATAN2", [x, b.constant(np.ones(x.shape, np.float32))], x.shape)
+def _atan2(b: Builder, y: Held, x: Held) -> Held:
+    return b.op("ATAN2", [y, x], x.shape)
+
+
+def _ones(b: Builder, x: Held) -> Held:
+    return b.unary("EXP", b.unary("ZEROS_LIKE", x))
+
+
+def _other_leg(b: Builder, x: Held) -> Held:
+    """sqrt(1 - x^2), as sqrt((1 - x) (1 + x)): exact near one."""
+    one = b.constant(1.0, "float32")
+    return b.unary("SQRT", b.binary("MUL", b.op("SUB", [one, x], x.shape), b.binary("ADD", x, one)))
+
+
+def _asinh(b: Builder, x: Held) -> Held:
+    """sign(x) log(|x| + sqrt(x^2 + 1)); the absolute error near zero is that of float32 at one."""
+    size = b.unary("ABS", x)
+    root = b.unary("SQRT", b.binary("ADD", b.unary("SQUARE", x), 1.0))
+    return b.binary("MUL", b.unary("SIGN", x), b.unary("LOG", b.binary("ADD", size, root)))
+
+
+def _acosh(b: Builder, x: Held) -> Held:
+    root = b.unary("SQRT", b.binary("MUL", b.binary("SUB", x, 1.0), b.binary("ADD", x, 1.0)))
+    return b.unary("LOG", b.binary("ADD", x, root))
+
+
+def _atanh(b: Builder, x: Held) -> Held:
+    """Half of log((1 + x) / (1 - x))."""
+    below = b.op("SUB", [b.constant(1.0, "float32"), x], x.shape)
+    return b.binary("MUL", b.unary("LOG", b.binary("DIV", b.binary("ADD", x, 1.0), below)), 0.5)
 
 
 ELEMENTWISE: dict[str, Handler] = {
     "Abs": partial(unary, "ABS"),
+    "Acos": partial(composed, lambda b, x: _atan2(b, _other_leg(b, x), x)),
+    "Acosh": partial(composed, _acosh),
     "Add": _add,
     "And": partial(binary, "LOGICAL_AND"),
+    "Asin": partial(composed, lambda b, x: _atan2(b, x, _other_leg(b, x))),
+    "Asinh": partial(composed, _asinh),
+    "Atan": partial(composed, lambda b, x: _atan2(b, x, _ones(b, x))),
+    "Atanh": partial(composed, _atanh),
     "Cast": _cast,
     "CastLike": _cast,
     "Ceil": partial(unary, "CEIL"),

@@ -233,7 +233,7 @@ def _trilu(b: Builder, node: Node) -> None:
 
 
 def _range(b: Builder, node: Node) -> None:
-    """Reached for computed ends only, whose difference tells the number of elements."""
+    """Reached where an end is computed; others are constants by then."""
     raise UnsupportedError(Code.SHAPE, "its number of elements is only known when it runs")
 
 

@@ -92,7 +92,7 @@ def _transpose(b: Builder, node: Node) -> None:
 
 
 def _concat(b: Builder, node: Node) -> None:
-    values = [node.input(i) for i in range(len(node.inputs))]
+    values = [v for v in (node.input(i) for i in range(len(node.inputs))) if 0 not in v.shape]
     rank = node.output.rank
     axis = axis_of(int(node.attr("axis", 1)), rank)
     order = common_order(values, rank)
@@ -157,6 +157,10 @@ def _split(b: Builder, node: Node) -> None:
     axis = axis_of(int(node.attr("axis", 0)), x.rank)
     order = x.native
     outputs = [value for value in node.outputs if value is not None]
+    for value in outputs:
+        if 0 in value.shape:  # nothing to compute: whoever joins it with others leaves it out
+            value.constant = np.zeros(value.shape, value.dtype)
+    outputs = [value for value in outputs if value.constant is None]
     sizes = [value.shape[axis] for value in outputs]
     place = b.constant(np.int32(order.index(axis)))
     shapes = [layout.permuted(value.shape, order) for value in outputs]
@@ -187,9 +191,11 @@ def _pad(b: Builder, node: Node) -> None:
             crops[axis] = (max(-before, 0), x.shape[axis] + min(after, 0), 1)
     held = cut(b, held, [crops[axis] for axis in order])
     stored = [(max(amounts[a][0], 0), max(amounts[a][1], 0)) for a in order]
-    if mode == "constant":
-        fill = node.scalar("value", 2, 0.0)
-        result = pad(b, held, stored, fill or 0)
+    value = node.optional(2)
+    if mode == "constant" and value is not None and value.constant is None and "value" not in node.attributes:
+        result = pad(b, held, stored, b.reshape(b.get(value), ()))
+    elif mode == "constant":
+        result = pad(b, held, stored, node.scalar("value", 2, 0.0) or 0.0)
     else:
         result = _border(b, held, stored, mode)
     b.put(node.output, result, order)
