@@ -23,6 +23,7 @@ from .errors import Code, ConversionError, Failure, UnsupportedError
 from .node import Node
 from .ops import HANDLERS
 from .prepare import Prepared, free_batch, prepare
+from .quantized import CONVERSIONS, lower
 
 FOLD_BYTES = 1 << 24  # of a result that is computed here
 FLOATS = ("float16", "bfloat16")  # arithmetic on them is done in float32
@@ -127,17 +128,19 @@ def _lower_all(b: Builder, prepared: Prepared, values: dict[str, Value]) -> list
 
 
 def _lower(b: Builder, prepared: Prepared, node: onnx.NodeProto, values: dict[str, Value]) -> None:
-    handler = HANDLERS.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
+    handlers = HANDLERS | CONVERSIONS
+    handler = handlers.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
     if handler is None:
         raise UnsupportedError(Code.OPERATOR, "the operator has no counterpart in TFLite")
     inputs = tuple(_input(prepared, name, values) if name else None for name in node.input)
     outputs = tuple(_value(prepared, name) if name else None for name in node.output)
-    if _folded(prepared, node, inputs, outputs):
-        values.update({value.name: value for value in outputs if value is not None})
+    values.update({value.name: value for value in outputs if value is not None})
+    if node.op_type not in CONVERSIONS and _folded(prepared, node, inputs, outputs):
         return
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    handler(b, Node(node.op_type, node.name, prepared.graph.opset, inputs, outputs, attributes))
-    values.update({value.name: value for value in outputs if value is not None})
+    lowered = Node(node.op_type, node.name, prepared.graph.opset, inputs, outputs, attributes)
+    if not lower(b, lowered, HANDLERS):
+        handler(b, lowered)
 
 
 def _folded(
@@ -174,7 +177,8 @@ def _value(prepared: Prepared, name: str) -> Value:
     )
     constant = graph.constant(name)
     if constant is not None:
-        return Value(name, constant.shape, _dtype(constant.dtype.name), readers, constant=_plain(constant))
+        dtype = _dtype(constant.dtype.name)
+        return Value(name, constant.shape, dtype, readers, constant=_plain(constant))
     kind = prepared.types.get(name)
     if kind is None:
         raise UnsupportedError(Code.SHAPE, f"the type of {name!r} depends on the data")
@@ -185,7 +189,7 @@ def _value(prepared: Prepared, name: str) -> Value:
     )
     known = kind.shape is not None and None not in kind.shape
     shape = tuple(int(size or 0) for size in kind.shape or ()) if known else None
-    return Value(name, shape, _dtype(dtype.name), readers)
+    return Value(name, shape, _dtype(dtype.name), readers, quanta=prepared.scales.get(name))
 
 
 def _dtype(name: str) -> str:
