@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,19 @@ from .errors import Code, ConversionError, Failure, UnsupportedError
 from .node import Node
 from .ops import HANDLERS
 from .prepare import Prepared, free_batch, prepare
-from .quantized import CONVERSIONS, lower
+from .quantized import CONVERSIONS, lower, why_float
 
 FOLD_BYTES = 1 << 24  # of a result that is computed here
 FLOATS = ("float16", "bfloat16")  # arithmetic on them is done in float32
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A file, what an engine must know besides, and why nodes of a quantized graph compute in float, by name."""
+
+    file: TfliteFile
+    options: dict[str, Any]
+    floats: dict[str, str]
 
 
 def convert(model: Model) -> tuple[TfliteFile, dict[str, Any]]:
@@ -35,28 +45,34 @@ def convert(model: Model) -> tuple[TfliteFile, dict[str, Any]]:
     A free batch stays free unless the graph computes with the number of rows; then it is one. Raises ConversionError,
     which names every node that has no counterpart, and InputError for free sizes besides the batch.
     """
+    lowered = lower_model(model)
+    return lowered.file, lowered.options
+
+
+def lower_model(model: Model, *, integer_ends: bool = False) -> Lowered:
+    """Convert as `convert` does; with `integer_ends`, inputs and outputs that have a scale are 8-bit integers."""
     if free_batch(model):
         try:
-            return _attempt(model, rows=True)
+            return _attempt(model, rows=True, integer_ends=integer_ends)
         except BatchError:
             pass
     try:
-        return _attempt(model, rows=False)
+        return _attempt(model, rows=False, integer_ends=integer_ends)
     except BatchError as error:  # a model of sizes that no tensor has
         failure = Failure(Code.SHAPE, "graph", model.name, str(error))
         raise ConversionError(model.name, [failure]) from None
 
 
-def _attempt(model: Model, *, rows: bool) -> tuple[TfliteFile, dict[str, Any]]:
+def _attempt(model: Model, *, rows: bool, integer_ends: bool) -> Lowered:
     prepared = prepare(model, rows=rows)
     b = Builder()
     values: dict[str, Value] = {}
     failures: list[Failure] = []
-    inputs = _inputs(b, prepared, values, failures)
-    failures += _lower_all(b, prepared, values)
-    outputs = (
-        [] if failures else _outputs(b, prepared, values, {held.index for _, held, _ in inputs}, failures)
-    )
+    floats: dict[str, str] = {}
+    inputs = _inputs(b, prepared, values, failures, integer_ends=integer_ends)
+    failures += _lower_all(b, prepared, values, floats)
+    taken = {held.index for _, held, _ in inputs}
+    outputs = [] if failures else _outputs(b, prepared, values, taken, failures, integer_ends=integer_ends)
     if failures:
         raise ConversionError(model.name, failures)
     ends = [[(name, held) for name, held, _ in side] for side in (inputs, outputs)]
@@ -64,7 +80,9 @@ def _attempt(model: Model, *, rows: bool) -> tuple[TfliteFile, dict[str, Any]]:
     moved = {
         name: list(order) for name, _, order in (*inputs, *outputs) if order != layout.identity(len(order))
     }
-    return versioned(file), {"layouts": moved} if moved else {}
+    held = [name for name, held, _ in (*inputs, *outputs) if held.quanta is not None and integer_ends]
+    options = {"layouts": moved} if moved else {}
+    return Lowered(versioned(file), options | ({"quantized": held} if held else {}), floats)
 
 
 End = tuple[
@@ -72,30 +90,49 @@ End = tuple[
 ]  # an input or output: its name, the tensor, and the order that this is stored in
 
 
-def _inputs(b: Builder, prepared: Prepared, values: dict[str, Value], failures: list[Failure]) -> list[End]:
+def _inputs(
+    b: Builder,
+    prepared: Prepared,
+    values: dict[str, Value],
+    failures: list[Failure],
+    *,
+    integer_ends: bool,
+) -> list[End]:
     ends: list[End] = []
     for info in prepared.graph.inputs:
         try:
             value = _value(prepared, info.name)
             order = input_order(prepared.graph, value)
-            held = b.tensor(info.name, layout.permuted(value.shape, order), value.dtype)
+            stored = value.in_integers() if integer_ends and value.quanta is not None else value
+            shape = layout.permuted(value.shape, order)
+            held = b.tensor(
+                info.name, shape, stored.dtype, quanta=stored.quanta if stored is not value else None
+            )
         except UnsupportedError as error:
             failures.append(Failure(error.code, "input", info.name, str(error)))
             continue
-        b.put(value, held, order)
+        b.put(stored, held, order)
         values[info.name] = value
         ends.append((info.name, held, order))
     return ends
 
 
 def _outputs(
-    b: Builder, prepared: Prepared, values: dict[str, Value], taken: set[int], failures: list[Failure]
+    b: Builder,
+    prepared: Prepared,
+    values: dict[str, Value],
+    taken: set[int],
+    failures: list[Failure],
+    *,
+    integer_ends: bool,
 ) -> list[End]:
     ends: list[End] = []
     for name in prepared.graph.outputs:
         b.scope = name
         try:
-            held, order = output_tensor(b, values.get(name) or _value(prepared, name), taken)
+            value = values.get(name) or _value(prepared, name)
+            stored = value.integers if integer_ends and value.integers is not None else value
+            held, order = output_tensor(b, stored, taken)
         except UnsupportedError as error:
             failures.append(Failure(error.code, "output", name, str(error)))
             continue
@@ -104,7 +141,9 @@ def _outputs(
     return ends
 
 
-def _lower_all(b: Builder, prepared: Prepared, values: dict[str, Value]) -> list[Failure]:
+def _lower_all(
+    b: Builder, prepared: Prepared, values: dict[str, Value], floats: dict[str, str]
+) -> list[Failure]:
     """Lower every node; one that reads what a failed node makes is not a failure of its own."""
     failures: list[Failure] = []
     broken = {info.name for info in prepared.graph.inputs} - values.keys()
@@ -114,7 +153,9 @@ def _lower_all(b: Builder, prepared: Prepared, values: dict[str, Value]) -> list
             continue
         b.scope = node.output[0] or node.name or node.op_type
         try:
-            _lower(b, prepared, node, values)
+            reason = _lower(b, prepared, node, values)
+            if reason is not None and prepared.scales:
+                floats[node.name or node.output[0]] = reason
             continue
         except BatchError:
             raise
@@ -127,7 +168,8 @@ def _lower_all(b: Builder, prepared: Prepared, values: dict[str, Value]) -> list
     return failures
 
 
-def _lower(b: Builder, prepared: Prepared, node: onnx.NodeProto, values: dict[str, Value]) -> None:
+def _lower(b: Builder, prepared: Prepared, node: onnx.NodeProto, values: dict[str, Value]) -> str | None:
+    """Append a node's operators; return why they compute in float, where they do and could be expected not to."""
     handlers = HANDLERS | CONVERSIONS
     handler = handlers.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
     if handler is None:
@@ -136,11 +178,14 @@ def _lower(b: Builder, prepared: Prepared, node: onnx.NodeProto, values: dict[st
     outputs = tuple(_value(prepared, name) if name else None for name in node.output)
     values.update({value.name: value for value in outputs if value is not None})
     if node.op_type not in CONVERSIONS and _folded(prepared, node, inputs, outputs):
-        return
+        return None
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     lowered = Node(node.op_type, node.name, prepared.graph.opset, inputs, outputs, attributes)
-    if not lower(b, lowered, HANDLERS):
-        handler(b, lowered)
+    if lower(b, lowered, HANDLERS):
+        return None
+    handler(b, lowered)
+    computed = any(v is not None and v.dtype == "float32" and v.constant is None for v in outputs)
+    return why_float(lowered) if computed and node.op_type not in CONVERSIONS else None
 
 
 def _folded(

@@ -55,6 +55,11 @@ class Value:
             raise ValueError(f"{self.name} has no scale")
         return self.quanta
 
+    def in_integers(self) -> Value:
+        """Return a new value for the integers that stand for this one in its scale."""
+        self.integers = Value(self.name, self.known_shape, "int8", self.readers, quanta=self.scale)
+        return self.integers
+
     @property
     def shape(self) -> Shape:
         """The shape in the graph; raises UnsupportedError where only running it would tell."""
