@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from farrier_contracts.targets import INPUTS, RESULTS, Arithmetic
+from farrier_contracts.targets import Arithmetic
 
 from ..graph.edit import Graph
 from ..model import Model
 from ..quantize.edges import wide
-from ..quantize.placement import Placement, place
+from ..quantize.placement import place
 from ..quantize.rewrite import Known, QdqWriter, Widths
 from ..quantize.scales import Range
 from ..quantize.trained.writer import EPSILON, Learnable, TrainableWriter
@@ -46,19 +46,14 @@ class Quantization:
     def trainable(self, factors: Mapping[str, np.ndarray]) -> tuple[Model, Learnable]:
         """Return the trainable graph and where its parameters are."""
         graph = Graph(self.model)
-        writer = TrainableWriter(graph, self.place(graph), self.arithmetic, self.widths, factors)
+        writer = TrainableWriter(graph, place(graph, **self.where), self.arithmetic, self.widths, factors)  # type: ignore[arg-type]
         return writer.write(dict(self.ranges)), writer.learnable
 
     def integers(self, known: Known = Known()) -> Model:
         """Return the integer graph."""
         graph = Graph(self.model)
-        return QdqWriter(graph, self.place(graph), self.arithmetic, self.widths, known).write(
-            dict(self.ranges)
-        )
-
-    def place(self, graph: Graph) -> Placement:
-        """Return where the quantizers are."""
-        return _place(graph, self.arithmetic, self.where)
+        plan = place(graph, **self.where)  # type: ignore[arg-type]
+        return QdqWriter(graph, plan, self.arithmetic, self.widths, known).write(dict(self.ranges))
 
 
 @dataclass(frozen=True)
@@ -144,12 +139,6 @@ def _start_norms(module: OnnxModule, learnable: Learnable, data: Stream) -> None
             module.value(norm.variance).copy_(variance)
 
 
-def _place(graph: Graph, arithmetic: Arithmetic, where: Mapping[str, object]) -> Placement:
-    """Place quantizers as the engine wants them; training knows no quantizers that stand on inputs alone."""
-    style = RESULTS if arithmetic.quantizers == INPUTS else arithmetic.quantizers
-    return place(graph, style, **where)
-
-
 def quantization_of(
     model: Model,
     arithmetic: Arithmetic,
@@ -161,7 +150,7 @@ def quantization_of(
 ) -> Quantization:
     """Place quantizers in a fused float model; `ranges(tensors, widths)` says what they cover."""
     graph = Graph(model)
-    plan = _place(graph, arithmetic, where)
+    plan = place(graph, **where)  # type: ignore[arg-type]
     fused = graph.build()
     widths = replace(widths, wide=wide(graph, plan, ends=wide_edges))
     points = [name for name in plan.points if name not in plan.bounds]
