@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,13 +11,14 @@ import numpy as np
 
 from ...tflite import layout, schema
 from ...tflite.file import Operator, Signature, Tensor, TfliteFile
-from ...tflite.layout import BatchError, Order, Shape
+from ...tflite.layout import Order, Shape
 from .errors import Code, UnsupportedError
+from .limits import checked, refuse_rows
 from .quanta import FIXED, SAME, Quanta
 from .values import Held, Value
 
-MAX_RANK = 8  # of TFLite's own kernels; most take less
-MAX_ELEMENTS = 1 << 31  # of any tensor, per row of the batch
+__all__ = ["Builder", "Held", "Value"]
+
 HALF_ELEMENTS = 64  # float16 constants from this size on stay float16 in the file
 DTYPES = ("float32", "int32", "int64", "bool", "int8", "uint8", "int16")
 FUSING = {  # operators whose kernels, of every runtime, take an activation into their output
@@ -39,17 +39,12 @@ class _Record:
     options: dict[str, Any]
 
 
-__all__ = ["Builder", "Held", "Value"]
-
-
 class Builder:
     """Collects tensors and operators; equal constants are stored once, and names stay unique."""
 
     def __init__(self) -> None:
         self.scope = "tensor"  # what tensors are called after
-        self.target: Quanta | None = (
-            None  # of what operators on integers make, where their kernels can choose
-        )
+        self.target: Quanta | None = None  # of what integer operators make, where their kernels can choose
         self._tensors: list[Tensor] = []
         self._operators: list[_Record] = []
         self._maker: dict[int, _Record] = {}
@@ -70,7 +65,7 @@ class Builder:
         """Add a tensor; raises BatchError where two rows would be mixed, UnsupportedError for what no kernel takes."""
         if dtype not in DTYPES and data is None:
             raise UnsupportedError(Code.DTYPE, f"its element type is {dtype}")
-        sizes = _checked(shape)
+        sizes = checked(shape)
         rows = tuple(size // layout.BATCH if layout.free(size) else size for size in sizes)
         signature = tuple(-1 if layout.free(size) else size for size in sizes)
         index = len(self._tensors)
@@ -103,7 +98,7 @@ class Builder:
             array = array.astype(np.float32)
         counts = quanta is None and array.dtype.kind in "iu" and array.size
         if (counts and int(array.max()) >= layout.BATCH) or any(map(layout.free, array.shape)):
-            _refuse_rows(array)
+            refuse_rows(array)
         key = (array.dtype.name, array.shape, array.tobytes(), quanta)
         if key not in self._constants:
             held = self.tensor(f"{self.scope}/constant", array.shape, array.dtype.name, array, quanta)
@@ -195,7 +190,7 @@ class Builder:
 
     def reshape(self, x: Held, shape: Sequence[int]) -> Held:
         """Reshape; a chain of them is one, and one that changes nothing is none."""
-        target = _checked(shape)
+        target = checked(shape)
         maker = self._maker.get(x.index)
         if maker is not None and maker.name == "RESHAPE":
             x = self._held(maker.inputs[0], x)
@@ -379,23 +374,3 @@ def _complete(record: _Record) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"{record.name} has no options {sorted(unknown)}")
     return options | record.options
-
-
-def _checked(shape: Sequence[int]) -> Shape:
-    sizes = tuple(int(size) for size in shape)
-    if len(sizes) > MAX_RANK:
-        raise UnsupportedError(Code.RANK, f"a tensor of {len(sizes)} axes")
-    if any(size > layout.BATCH // 2 and not layout.free(size) for size in sizes):
-        raise BatchError("a size depends on the number of rows in a way that cannot stay open")
-    if sum(map(layout.free, sizes)) > 1:
-        raise BatchError("two axes depend on the number of rows")
-    if min(sizes, default=1) < 1:
-        raise UnsupportedError(Code.SHAPE, f"a tensor of shape {list(sizes)} has no elements")
-    if math.prod(s // layout.BATCH if layout.free(s) else s for s in sizes) > MAX_ELEMENTS:
-        raise UnsupportedError(Code.SHAPE, f"a tensor of shape {list(sizes)} is too large")
-    return sizes
-
-
-def _refuse_rows(array: np.ndarray) -> None:
-    if any(map(layout.free, array.shape)) or any(map(layout.free, map(int, array.ravel()))):
-        raise BatchError("the number of rows is used as a value")
