@@ -262,7 +262,8 @@ class QdqWriter:
 
     def _weights(self, node: onnx.NodeProto) -> tuple[np.ndarray, np.ndarray, int | None]:
         """Return integers, scale, and the axis along which scales differ."""
-        axis = _channel_axis(node) if self.arithmetic.per_channel else None
+        single = not self.arithmetic.per_channel or id(node) in self.plan.single
+        axis = None if single else _channel_axis(node)
         bias = self._bias(node)
         input_scale = self.affine(node.input[0]).scale
         floor = np.zeros(()) if bias is None else scales.bias_floor(bias, input_scale=input_scale)

@@ -13,7 +13,19 @@ from .datacentre import CUDA_GPU, GAUDI, INFERENTIA, TPU
 from .jetson import JETSON_NANO, JETSON_ORIN, JETSON_XAVIER
 from .micro import CORTEX_M_ETHOS_U
 from .mobile import ANDROID, IOS
-from .model import EXACT, FIXED_POINT, HALF_EVEN, INPUTS, PAIRS, RESULTS, Arithmetic, Target, Toolchain
+from .model import (
+    EXACT,
+    FIXED_POINT,
+    HALF_EVEN,
+    INPUTS,
+    INTEGERS,
+    LITERT,
+    PAIRS,
+    RESULTS,
+    Arithmetic,
+    Target,
+    Toolchain,
+)
 from .null import NULL
 from .x86 import AVX2, VNNI
 
@@ -23,6 +35,8 @@ __all__ = [
     "FIXED_POINT",
     "HALF_EVEN",
     "INPUTS",
+    "INTEGERS",
+    "LITERT",
     "PAIRS",
     "RESULTS",
     "TARGETS",

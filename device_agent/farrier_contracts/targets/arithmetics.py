@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from .model import FIXED_POINT, INPUTS, PAIRS, Arithmetic
+from .model import FIXED_POINT, INPUTS, INTEGERS, LITERT, PAIRS, Arithmetic
 
 _PLATFORM = "microsoft/onnxruntime core/mlas/lib/platform.cpp: kernels chosen at load"
 _QUANTIZE = 'ONNX Runtime documentation, "Quantize ONNX Models": U8S8, reduce_range'
+_XNNPACK = "google-ai-edge/LiteRT tflite/delegates/xnnpack/README.md: operators with 8-bit kernels"
 _SPEC = "tensorflow/tensorflow lite/g3doc/performance/quantization_spec.md"
 
 X86_VNNI = Arithmetic(
@@ -25,8 +26,15 @@ X86_AVX2 = Arithmetic(
 ARM = Arithmetic(
     "s8",
     name="arm",
-    description="ONNX Runtime or XNNPACK on ARM",
+    description="ONNX Runtime on ARM",
     sources=(_PLATFORM, "Arm ARM, SMULL and SADALP, SDOT: two or four products summed in 32 bits"),
+)
+XNNPACK = Arithmetic(
+    "s8",
+    quantizers=LITERT,
+    name="xnnpack",
+    description="LiteRT with XNNPACK, on any processor",
+    sources=(_XNNPACK, _SPEC),
 )
 TFLITE_REFERENCE = Arithmetic(
     "s8",
@@ -34,6 +42,14 @@ TFLITE_REFERENCE = Arithmetic(
     name="tflite-reference",
     description="TFLite's own kernels, TFLite Micro",
     sources=(_SPEC, "B. Jacob et al., arXiv:1712.05877, section 2.2; gemmlowp doc/quantization.md"),
+)
+INTEGER_NPU = Arithmetic(
+    "s8",
+    rounding=FIXED_POINT,
+    quantizers=INTEGERS,
+    name="integer-npu",
+    description="Edge TPU and Ethos-U, which compute in integers alone",
+    sources=(_SPEC, 'Coral documentation, "TensorFlow models on the Edge TPU"'),
 )
 NPU_PER_TENSOR = Arithmetic(
     "s8",
@@ -59,5 +75,14 @@ TENSORRT = Arithmetic(
 
 ARITHMETICS: dict[str, Arithmetic] = {
     arithmetic.name: arithmetic
-    for arithmetic in (X86_VNNI, X86_AVX2, ARM, TFLITE_REFERENCE, NPU_PER_TENSOR, TENSORRT)
+    for arithmetic in (
+        X86_VNNI,
+        X86_AVX2,
+        ARM,
+        XNNPACK,
+        TFLITE_REFERENCE,
+        INTEGER_NPU,
+        NPU_PER_TENSOR,
+        TENSORRT,
+    )
 }

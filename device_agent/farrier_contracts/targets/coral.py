@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .arithmetics import TFLITE_REFERENCE
+from .arithmetics import INTEGER_NPU
 from .model import Target, Toolchain
 from .processors import EMULATED, XNNPACK, litert
 
@@ -16,7 +16,7 @@ EDGE_TPU = Toolchain(
     format="tflite",
     engine="edgetpu",
     precisions=("int8",),
-    arithmetic=TFLITE_REFERENCE,
+    arithmetic=INTEGER_NPU,
     rules="edgetpu",
     parameters={"runtime_version": 14, "parameter_cache_bytes": 6 << 20, "parameter_limit_bytes": 8 << 20},
     stand_in="litert",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .arithmetics import TFLITE_REFERENCE
+from .arithmetics import INTEGER_NPU
 from .model import Target, Toolchain
 
 _VELA = "Arm Ethos-U Vela: SUPPORTED_OPS.md and vela.ini (3.10)"
@@ -19,7 +19,7 @@ CORTEX_M_ETHOS_U = Target(
             format="tflite",
             engine="ethos-u",
             precisions=("int8",),
-            arithmetic=TFLITE_REFERENCE,
+            arithmetic=INTEGER_NPU,
             flasher="null",
             rules="ethos-u",
             parameters={"accelerator": "ethos-u55-128"},

@@ -9,7 +9,9 @@ EXACT = "exact32"  # every product is summed in 32 bits
 PAIRS = "pairs16"  # products of u8 and s8 are summed two by two in 16 bits, saturating (x86 `vpmaddubsw`)
 HALF_EVEN = "float32-half-even"  # the sum times a float32 factor, rounded half to even: ONNX Runtime, XNNPACK
 FIXED_POINT = "fixed-point"  # a 31-bit multiplier, rounded twice, half away from zero: TFLite's own kernels
-RESULTS = "results"  # quantizers stand behind what integer operators make: ONNX Runtime, TFLite
+RESULTS = "results"  # quantizers stand behind what integer operators make: ONNX Runtime
+LITERT = "litert"  # the same, for the operators that LiteRT has integer kernels for; no kernel returns floats
+INTEGERS = "integers"  # on everything that has an integer kernel, inputs and outputs too: accelerators without floats
 INPUTS = "inputs"  # quantizers stand before what multiplies, and the engine fuses all between two of them: TensorRT
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .arithmetics import ARM
+from .arithmetics import XNNPACK as XNNPACK_INTEGERS
 from .model import Arithmetic, Toolchain
 
 MLAS = "microsoft/onnxruntime core/mlas/lib/platform.cpp: kernels chosen at load"
@@ -56,7 +56,7 @@ def litert(proven: str) -> Toolchain:
         engine="litert",
         precisions=("fp32", "int8"),
         extra=("fp16", *INTEGERS),
-        arithmetic=ARM,
+        arithmetic=XNNPACK_INTEGERS,
         rules="xnnpack",
         proven=proven,
     )

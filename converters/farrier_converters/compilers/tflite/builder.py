@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...tflite import layout, schema
 from ...tflite.file import Operator, Signature, Tensor, TfliteFile
-from ...tflite.layout import BatchError, Order, Shape
+from ...tflite.layout import Order, Shape
 from .errors import Code, UnsupportedError
+from .limits import checked, refuse_rows
+from .quanta import FIXED, SAME, Quanta
+from .values import Held, Value
 
-MAX_RANK = 8  # of TFLite's own kernels; most take less
-MAX_ELEMENTS = 1 << 31  # of any tensor, per row of the batch
+__all__ = ["Builder", "Held", "Value"]
+
 HALF_ELEMENTS = 64  # float16 constants from this size on stay float16 in the file
 DTYPES = ("float32", "int32", "int64", "bool", "int8", "uint8", "int16")
 FUSING = {  # operators whose kernels, of every runtime, take an activation into their output
@@ -25,54 +27,6 @@ FUSING = {  # operators whose kernels, of every runtime, take an activation into
 }
 FOLDED = {"ADD": np.add, "SUB": np.subtract, "MUL": np.multiply}  # done here where both operands are constant
 ACTIVATIONS = {name: number for number, name in schema.ACTIVATIONS.items()}
-
-
-@dataclass(frozen=True)
-class Held:
-    """A tensor of the file; sizes of `shape` that depend on the number of rows are multiples of BATCH."""
-
-    index: int
-    shape: Shape
-    dtype: str
-
-    @property
-    def rank(self) -> int:
-        """The number of axes."""
-        return len(self.shape)
-
-
-@dataclass
-class Value:
-    """One tensor of the ONNX graph, with its ONNX shape. `forms` maps an order to the tensor stored that way.
-
-    The first form is native: it costs nothing. `constant` is set for what does not depend on the inputs. `flattened` is
-    the tensor that this one is with its axes after the first joined: a dense layer permutes its weights instead.
-    """
-
-    name: str
-    known_shape: Shape | None
-    dtype: str
-    readers: int = 0  # nodes and outputs of the graph that use it
-    forms: dict[Order, Held] = field(default_factory=dict)
-    constant: np.ndarray | None = None
-    flattened: Value | None = None
-
-    @property
-    def shape(self) -> Shape:
-        """The shape in the graph; raises UnsupportedError where only running it would tell."""
-        if self.known_shape is None:
-            raise UnsupportedError(Code.SHAPE, f"the shape of {self.name!r} depends on the data")
-        return self.known_shape
-
-    @property
-    def rank(self) -> int:
-        """The number of axes."""
-        return len(self.shape)
-
-    @property
-    def native(self) -> Order:
-        """The order that costs nothing."""
-        return next(iter(self.forms), layout.identity(self.rank))
 
 
 @dataclass
@@ -90,28 +44,39 @@ class Builder:
 
     def __init__(self) -> None:
         self.scope = "tensor"  # what tensors are called after
+        self.target: Quanta | None = None  # of what integer operators make, where their kernels can choose
         self._tensors: list[Tensor] = []
         self._operators: list[_Record] = []
         self._maker: dict[int, _Record] = {}
-        self._constants: dict[tuple[str, Shape, bytes], Held] = {}
+        self._constants: dict[tuple[str, Shape, bytes, Quanta | None], Held] = {}
         self._names: set[str] = set()
         self._reads: Counter[int] = Counter()  # how often operators read each tensor
 
     # tensors
 
-    def tensor(self, name: str, shape: Sequence[int], dtype: str, data: np.ndarray | None = None) -> Held:
+    def tensor(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: str,
+        data: np.ndarray | None = None,
+        quanta: Quanta | None = None,
+    ) -> Held:
         """Add a tensor; raises BatchError where two rows would be mixed, UnsupportedError for what no kernel takes."""
         if dtype not in DTYPES and data is None:
             raise UnsupportedError(Code.DTYPE, f"its element type is {dtype}")
-        sizes = _checked(shape)
+        sizes = checked(shape)
         rows = tuple(size // layout.BATCH if layout.free(size) else size for size in sizes)
         signature = tuple(-1 if layout.free(size) else size for size in sizes)
         index = len(self._tensors)
-        none = np.zeros(0, np.float32), np.zeros(0, np.int64)
-        self._tensors.append(
-            Tensor(index, self.fresh(name), dtype, rows, signature, data, *none, 0, False, False)
+        scales, zeros, axis = (
+            ((), (), 0) if quanta is None else (quanta.scales, quanta.zero_points, quanta.axis)
         )
-        return Held(index, sizes, dtype)
+        known = np.array(scales, np.float32), np.array(zeros, np.int64), axis
+        self._tensors.append(
+            Tensor(index, self.fresh(name), dtype, rows, signature, data, *known, False, False)
+        )
+        return Held(index, sizes, dtype, quanta)
 
     def fresh(self, name: str) -> str:
         """Return `name`, or the first free name after it."""
@@ -121,18 +86,22 @@ class Builder:
         self._names.add(candidate)
         return candidate
 
-    def constant(self, value: np.ndarray | np.generic | float, dtype: str | None = None) -> Held:
+    def constant(
+        self,
+        value: np.ndarray | np.generic | float,
+        dtype: str | None = None,
+        quanta: Quanta | None = None,
+    ) -> Held:
         """Store a constant; a large one of float16 is stored as such, and widened when the file is opened."""
         array = np.asarray(value, dtype, order="C")
         if array.dtype == np.float16 and array.size < HALF_ELEMENTS:
             array = array.astype(np.float32)
-        if (array.dtype.kind in "iu" and array.size and int(array.max()) >= layout.BATCH) or any(
-            map(layout.free, array.shape)
-        ):
-            _refuse_rows(array)
-        key = (array.dtype.name, array.shape, array.tobytes())
+        counts = quanta is None and array.dtype.kind in "iu" and array.size
+        if (counts and int(array.max()) >= layout.BATCH) or any(map(layout.free, array.shape)):
+            refuse_rows(array)
+        key = (array.dtype.name, array.shape, array.tobytes(), quanta)
         if key not in self._constants:
-            held = self.tensor(f"{self.scope}/constant", array.shape, array.dtype.name, array)
+            held = self.tensor(f"{self.scope}/constant", array.shape, array.dtype.name, array, quanta)
             if array.dtype == np.float16:
                 held = self.op("DEQUANTIZE", [held], array.shape, "float32")
             self._constants[key] = held
@@ -167,9 +136,16 @@ class Builder:
     ) -> list[Held]:
         """Append an operator with several outputs."""
         kind = dtype or next(held.dtype for held in inputs if held is not None)
-        results = [self.tensor(f"{self.scope}/{name.lower()}", shape, kind) for shape in shapes]
+        quanta = self._result(name, inputs) if kind == "int8" else None
+        results = [self.tensor(f"{self.scope}/{name.lower()}", shape, kind, None, quanta) for shape in shapes]
         self._append(name, inputs, results, options)
         return results
+
+    def _result(self, name: str, inputs: Sequence[Held | None]) -> Quanta | None:
+        """Return the scale of what an operator makes of integers."""
+        if name in SAME:
+            return next((h.quanta for h in inputs if h is not None and h.dtype == "int8" and h.quanta), None)
+        return FIXED.get(name, self.target)
 
     def typed_ops(
         self, name: str, inputs: Sequence[Held | None], results: Sequence[tuple[Sequence[int], str]]
@@ -185,11 +161,25 @@ class Builder:
 
     def binary(self, name: str, x: Held, y: Held | float, dtype: str | None = None) -> Held:
         """Append an operator of two operands that broadcast; a number becomes a constant of the other's type."""
-        other = y if isinstance(y, Held) else self.constant(y, x.dtype)
+        other = y if isinstance(y, Held) else self.number(y, x)
         left, right = self.data(x), self.data(other)
-        if left is not None and right is not None and name in FOLDED:
+        if left is not None and right is not None and name in FOLDED and x.quanta is None:
             return self.constant(FOLDED[name](left, right))
         return self.op(name, [x, other], layout.broadcast(x.shape, other.shape), dtype)
+
+    def number(self, value: float, like: Held) -> Held:
+        """Store a number as a tensor holds its elements: in integers of its scale, where it has one."""
+        if like.quanta is None:
+            return self.constant(value, like.dtype)
+        return self.constant(like.quanta.quantize(value), quanta=like.quanta)
+
+    def requantize(self, x: Held, quanta: Quanta) -> Held:
+        """Bring a tensor to 8 bits in a scale, where it is not in that already."""
+        if x.quanta == quanta:
+            return x
+        held = self.tensor(f"{self.scope}/quantize", x.shape, "int8", None, quanta)
+        self._append("QUANTIZE", [x], [held], {})
+        return held
 
     def cast(self, x: Held, dtype: str) -> Held:
         """Change the element type, where it is another."""
@@ -200,7 +190,7 @@ class Builder:
 
     def reshape(self, x: Held, shape: Sequence[int]) -> Held:
         """Reshape; a chain of them is one, and one that changes nothing is none."""
-        target = _checked(shape)
+        target = checked(shape)
         maker = self._maker.get(x.index)
         if maker is not None and maker.name == "RESHAPE":
             x = self._held(maker.inputs[0], x)
@@ -228,7 +218,9 @@ class Builder:
             return [x]
         data = self.data(x)
         if data is not None:
-            return [self.constant(part) for part in np.split(data, count, axis)]
+            scales = [None] * count if x.quanta is None else x.quanta.split(count, axis)
+            pieces = zip(np.split(data, count, axis), scales, strict=True)
+            return [self.constant(piece, quanta=quanta) for piece, quanta in pieces]
         shape = [size // count if place == axis else size for place, size in enumerate(x.shape)]
         place = self.constant(np.int32(axis))
         return self.ops("SPLIT", [place, x], [shape] * count, x.dtype, count=count)
@@ -243,7 +235,7 @@ class Builder:
         while maker is not None and maker.name == "RESHAPE" and self._reads[maker.outputs[0]] <= 1:
             x = self._held(maker.inputs[0], x)
             maker = self._maker.get(x.index)
-        if maker is None or maker.name not in FUSING or x.dtype != "float32":
+        if maker is None or maker.name not in FUSING or x.dtype not in ("float32", "int8"):
             return False
         if maker.options.get("activation") or self._reads[x.index] > 1:
             return False
@@ -271,6 +263,8 @@ class Builder:
     def put(self, value: Value, held: Held, order: Order | None = None) -> None:
         """Say that `held` stores `value` in this order."""
         order = layout.identity(held.rank) if order is None else order
+        if value.dtype == "int8" and value.quanta is not None:
+            held = self.requantize(held, value.quanta)
         if value.known_shape is None:
             value.known_shape = layout.permuted(
                 held.shape, layout.relative(order, layout.identity(held.rank))
@@ -283,7 +277,13 @@ class Builder:
 
     def _make(self, value: Value, order: Order) -> Held:
         if value.constant is not None:
-            return self.constant(value.constant.transpose(order))
+            quanta = (
+                None if value.quanta is None or value.dtype == "float32" else value.quanta.permuted(order)
+            )
+            return self.constant(value.constant.transpose(order), quanta=quanta)
+        if not value.forms and value.integers is not None:
+            held = self.get(value.integers, order)
+            return self.op("DEQUANTIZE", [held], held.shape, "float32")
         if not value.forms and value.flattened is not None:
             value.forms[layout.identity(value.rank)] = self.reshape(self.get(value.flattened), value.shape)
             return self.get(value, order)
@@ -336,7 +336,7 @@ class Builder:
         t = self._tensors[old]
         name = names.get(old, t.name)
         return Tensor(
-            new, name, t.dtype, t.shape, t.signature, t.data, t.scales, t.zero_points, 0, False, False
+            new, name, t.dtype, t.shape, t.signature, t.data, t.scales, t.zero_points, t.axis, False, False
         )
 
     def _append(
@@ -354,7 +354,7 @@ class Builder:
             size * layout.BATCH if free == -1 else size
             for size, free in zip(tensor.shape, tensor.signature, strict=True)
         )
-        return Held(index, shape, like.dtype)
+        return Held(index, shape, like.dtype, like.quanta)
 
     def _live(self, wanted: set[int]) -> list[_Record]:
         kept = []
@@ -374,23 +374,3 @@ def _complete(record: _Record) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"{record.name} has no options {sorted(unknown)}")
     return options | record.options
-
-
-def _checked(shape: Sequence[int]) -> Shape:
-    sizes = tuple(int(size) for size in shape)
-    if len(sizes) > MAX_RANK:
-        raise UnsupportedError(Code.RANK, f"a tensor of {len(sizes)} axes")
-    if any(size > layout.BATCH // 2 and not layout.free(size) for size in sizes):
-        raise BatchError("a size depends on the number of rows in a way that cannot stay open")
-    if sum(map(layout.free, sizes)) > 1:
-        raise BatchError("two axes depend on the number of rows")
-    if min(sizes, default=1) < 1:
-        raise UnsupportedError(Code.SHAPE, f"a tensor of shape {list(sizes)} has no elements")
-    if math.prod(s // layout.BATCH if layout.free(s) else s for s in sizes) > MAX_ELEMENTS:
-        raise UnsupportedError(Code.SHAPE, f"a tensor of shape {list(sizes)} is too large")
-    return sizes
-
-
-def _refuse_rows(array: np.ndarray) -> None:
-    if any(map(layout.free, array.shape)) or any(map(layout.free, map(int, array.ravel()))):
-        raise BatchError("the number of rows is used as a value")

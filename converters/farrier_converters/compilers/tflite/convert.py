@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,19 @@ from .errors import Code, ConversionError, Failure, UnsupportedError
 from .node import Node
 from .ops import HANDLERS
 from .prepare import Prepared, free_batch, prepare
+from .quantized import CONVERSIONS, lower, why_float
 
 FOLD_BYTES = 1 << 24  # of a result that is computed here
 FLOATS = ("float16", "bfloat16")  # arithmetic on them is done in float32
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A file, what an engine must know besides, and why nodes of a quantized graph compute in float, by name."""
+
+    file: TfliteFile
+    options: dict[str, Any]
+    floats: dict[str, str]
 
 
 def convert(model: Model) -> tuple[TfliteFile, dict[str, Any]]:
@@ -34,28 +45,34 @@ def convert(model: Model) -> tuple[TfliteFile, dict[str, Any]]:
     A free batch stays free unless the graph computes with the number of rows; then it is one. Raises ConversionError,
     which names every node that has no counterpart, and InputError for free sizes besides the batch.
     """
+    lowered = lower_model(model)
+    return lowered.file, lowered.options
+
+
+def lower_model(model: Model, *, integer_ends: bool = False) -> Lowered:
+    """Convert as `convert` does; with `integer_ends`, inputs and outputs that have a scale are 8-bit integers."""
     if free_batch(model):
         try:
-            return _attempt(model, rows=True)
+            return _attempt(model, rows=True, integer_ends=integer_ends)
         except BatchError:
             pass
     try:
-        return _attempt(model, rows=False)
+        return _attempt(model, rows=False, integer_ends=integer_ends)
     except BatchError as error:  # a model of sizes that no tensor has
         failure = Failure(Code.SHAPE, "graph", model.name, str(error))
         raise ConversionError(model.name, [failure]) from None
 
 
-def _attempt(model: Model, *, rows: bool) -> tuple[TfliteFile, dict[str, Any]]:
+def _attempt(model: Model, *, rows: bool, integer_ends: bool) -> Lowered:
     prepared = prepare(model, rows=rows)
     b = Builder()
     values: dict[str, Value] = {}
     failures: list[Failure] = []
-    inputs = _inputs(b, prepared, values, failures)
-    failures += _lower_all(b, prepared, values)
-    outputs = (
-        [] if failures else _outputs(b, prepared, values, {held.index for _, held, _ in inputs}, failures)
-    )
+    floats: dict[str, str] = {}
+    inputs = _inputs(b, prepared, values, failures, integer_ends=integer_ends)
+    failures += _lower_all(b, prepared, values, floats)
+    taken = {held.index for _, held, _ in inputs}
+    outputs = [] if failures else _outputs(b, prepared, values, taken, failures, integer_ends=integer_ends)
     if failures:
         raise ConversionError(model.name, failures)
     ends = [[(name, held) for name, held, _ in side] for side in (inputs, outputs)]
@@ -63,7 +80,9 @@ def _attempt(model: Model, *, rows: bool) -> tuple[TfliteFile, dict[str, Any]]:
     moved = {
         name: list(order) for name, _, order in (*inputs, *outputs) if order != layout.identity(len(order))
     }
-    return versioned(file), {"layouts": moved} if moved else {}
+    held = [name for name, held, _ in (*inputs, *outputs) if held.quanta is not None and integer_ends]
+    options = {"layouts": moved} if moved else {}
+    return Lowered(versioned(file), options | ({"quantized": held} if held else {}), floats)
 
 
 End = tuple[
@@ -71,30 +90,49 @@ End = tuple[
 ]  # an input or output: its name, the tensor, and the order that this is stored in
 
 
-def _inputs(b: Builder, prepared: Prepared, values: dict[str, Value], failures: list[Failure]) -> list[End]:
+def _inputs(
+    b: Builder,
+    prepared: Prepared,
+    values: dict[str, Value],
+    failures: list[Failure],
+    *,
+    integer_ends: bool,
+) -> list[End]:
     ends: list[End] = []
     for info in prepared.graph.inputs:
         try:
             value = _value(prepared, info.name)
             order = input_order(prepared.graph, value)
-            held = b.tensor(info.name, layout.permuted(value.shape, order), value.dtype)
+            stored = value.in_integers() if integer_ends and value.quanta is not None else value
+            shape = layout.permuted(value.shape, order)
+            held = b.tensor(
+                info.name, shape, stored.dtype, quanta=stored.quanta if stored is not value else None
+            )
         except UnsupportedError as error:
             failures.append(Failure(error.code, "input", info.name, str(error)))
             continue
-        b.put(value, held, order)
+        b.put(stored, held, order)
         values[info.name] = value
         ends.append((info.name, held, order))
     return ends
 
 
 def _outputs(
-    b: Builder, prepared: Prepared, values: dict[str, Value], taken: set[int], failures: list[Failure]
+    b: Builder,
+    prepared: Prepared,
+    values: dict[str, Value],
+    taken: set[int],
+    failures: list[Failure],
+    *,
+    integer_ends: bool,
 ) -> list[End]:
     ends: list[End] = []
     for name in prepared.graph.outputs:
         b.scope = name
         try:
-            held, order = output_tensor(b, values.get(name) or _value(prepared, name), taken)
+            value = values.get(name) or _value(prepared, name)
+            stored = value.integers if integer_ends and value.integers is not None else value
+            held, order = output_tensor(b, stored, taken)
         except UnsupportedError as error:
             failures.append(Failure(error.code, "output", name, str(error)))
             continue
@@ -103,7 +141,9 @@ def _outputs(
     return ends
 
 
-def _lower_all(b: Builder, prepared: Prepared, values: dict[str, Value]) -> list[Failure]:
+def _lower_all(
+    b: Builder, prepared: Prepared, values: dict[str, Value], floats: dict[str, str]
+) -> list[Failure]:
     """Lower every node; one that reads what a failed node makes is not a failure of its own."""
     failures: list[Failure] = []
     broken = {info.name for info in prepared.graph.inputs} - values.keys()
@@ -113,7 +153,9 @@ def _lower_all(b: Builder, prepared: Prepared, values: dict[str, Value]) -> list
             continue
         b.scope = node.output[0] or node.name or node.op_type
         try:
-            _lower(b, prepared, node, values)
+            reason = _lower(b, prepared, node, values)
+            if reason is not None and prepared.scales:
+                floats[node.name or node.output[0]] = reason
             continue
         except BatchError:
             raise
@@ -126,18 +168,24 @@ def _lower_all(b: Builder, prepared: Prepared, values: dict[str, Value]) -> list
     return failures
 
 
-def _lower(b: Builder, prepared: Prepared, node: onnx.NodeProto, values: dict[str, Value]) -> None:
-    handler = HANDLERS.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
+def _lower(b: Builder, prepared: Prepared, node: onnx.NodeProto, values: dict[str, Value]) -> str | None:
+    """Append a node's operators; return why they compute in float, where they do and could be expected not to."""
+    handlers = HANDLERS | CONVERSIONS
+    handler = handlers.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
     if handler is None:
         raise UnsupportedError(Code.OPERATOR, "the operator has no counterpart in TFLite")
     inputs = tuple(_input(prepared, name, values) if name else None for name in node.input)
     outputs = tuple(_value(prepared, name) if name else None for name in node.output)
-    if _folded(prepared, node, inputs, outputs):
-        values.update({value.name: value for value in outputs if value is not None})
-        return
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    handler(b, Node(node.op_type, node.name, prepared.graph.opset, inputs, outputs, attributes))
     values.update({value.name: value for value in outputs if value is not None})
+    if node.op_type not in CONVERSIONS and _folded(prepared, node, inputs, outputs):
+        return None
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    lowered = Node(node.op_type, node.name, prepared.graph.opset, inputs, outputs, attributes)
+    if lower(b, lowered, HANDLERS):
+        return None
+    handler(b, lowered)
+    computed = any(v is not None and v.dtype == "float32" and v.constant is None for v in outputs)
+    return why_float(lowered) if computed and node.op_type not in CONVERSIONS else None
 
 
 def _folded(
@@ -174,7 +222,8 @@ def _value(prepared: Prepared, name: str) -> Value:
     )
     constant = graph.constant(name)
     if constant is not None:
-        return Value(name, constant.shape, _dtype(constant.dtype.name), readers, constant=_plain(constant))
+        dtype = _dtype(constant.dtype.name)
+        return Value(name, constant.shape, dtype, readers, constant=_plain(constant))
     kind = prepared.types.get(name)
     if kind is None:
         raise UnsupportedError(Code.SHAPE, f"the type of {name!r} depends on the data")
@@ -185,7 +234,7 @@ def _value(prepared: Prepared, name: str) -> Value:
     )
     known = kind.shape is not None and None not in kind.shape
     shape = tuple(int(size or 0) for size in kind.shape or ()) if known else None
-    return Value(name, shape, _dtype(dtype.name), readers)
+    return Value(name, shape, _dtype(dtype.name), readers, quanta=prepared.scales.get(name))
 
 
 def _dtype(name: str) -> str:

@@ -26,6 +26,7 @@ CARRIERS = (  # operators that take their input in whatever order it is stored
         "HardSigmoid",
         "Abs",
     ),
+    *("QuantizeLinear", "DequantizeLinear"),
     *("Neg", "Sqrt", "Pow", "Pad", "Cast", "Concat", "Slice", "Split", "BatchNormalization", "PRelu", "Elu"),
 )
 RANKS = (3, 4, 5)
@@ -64,7 +65,7 @@ def output_tensor(b: Builder, value: Value, taken: set[int]) -> tuple[Held, Orde
     """
     identity = layout.identity(value.rank)
     order = value.native
-    costs = value.forms and not layout.only_relabels(value.shape, order, identity)
+    costs = (value.forms or value.integers) and not layout.only_relabels(value.shape, order, identity)
     if not costs or order != channels_last(value.rank):
         order = identity
     held = b.get(value, order)

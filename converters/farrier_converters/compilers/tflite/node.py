@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,10 @@ class Node:
                 Code.VALUE, f"its input {position} ({value.name!r}) is computed; it has to be constant"
             )
         return value.constant
+
+    def having(self, inputs: Sequence[Value | None], outputs: Sequence[Value | None]) -> Node:
+        """Return the same node on other values."""
+        return replace(self, inputs=tuple(inputs), outputs=tuple(outputs))
 
     def attr(self, name: str, default: Any = None) -> Any:
         """Return an attribute; bytes as text."""

@@ -17,6 +17,8 @@ from ...graph.types import TensorType, infer
 from ...model import STANDARD_DOMAINS, Model, from_proto, opset
 from ...tflite.layout import BATCH, BatchError
 from .ops import HANDLERS
+from .quanta import Quanta
+from .quantized import normal, settle
 from .unroll import unroll
 
 MAX_EXPANSIONS = 8  # functions whose bodies hold functions, loops inside loops
@@ -29,6 +31,7 @@ class Prepared:
 
     graph: Graph
     types: dict[str, TensorType]
+    scales: dict[str, Quanta]  # of what is held in 8 bits
 
 
 def free_batch(model: Model) -> bool:
@@ -119,7 +122,7 @@ def _is_function(name: str, version: int) -> bool:
 
 def _alike(left: np.ndarray, right: np.ndarray) -> bool:
     """Say whether two constants are the same but for shapes that hold the number of rows."""
-    if left.dtype.kind in "iu":
+    if left.dtype.kind in "iu" and left.dtype.itemsize >= 4:  # smaller ones are no shapes
         free = (left % BATCH == 0) & (right % OTHER_BATCH == 0) & (left // BATCH == right // OTHER_BATCH)
         return bool(((left == right) | free).all())
     return left.tobytes() == right.tobytes()
@@ -133,7 +136,9 @@ def _prepared(model: Model) -> Prepared:
             break
         model = _apply(expanded, "clean")
     model = _apply(model, "fuse")
-    return Prepared(Graph(model), infer(model.proto))
+    model = normal(model)
+    graph = Graph(model)
+    return Prepared(graph, infer(model.proto), settle(graph))
 
 
 def _sized(model: Model, rows: int) -> Model:

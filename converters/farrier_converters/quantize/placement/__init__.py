@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from farrier_contracts.targets import INPUTS, RESULTS
+from farrier_contracts.targets import INPUTS, INTEGERS, LITERT, RESULTS
 
 from ...graph.edit import Graph
-from . import inputs, results
+from . import inputs, kernels, results
 from .plan import Placement
 
 __all__ = ["STYLES", "Placement", "Style", "place"]
@@ -25,6 +26,9 @@ class Style:
 STYLES: dict[str, Style] = {
     RESULTS: Style(results.place),
     INPUTS: Style(inputs.place, stores_rest=False),  # TensorRT takes such weights for a quantized operator's
+    # TFLite files hold the weights of float operators as floats
+    LITERT: Style(partial(results.place, kernels=kernels.LITERT), stores_rest=False),
+    INTEGERS: Style(partial(results.place, kernels=kernels.INTEGERS_ONLY), stores_rest=False),
 }
 
 

@@ -19,6 +19,7 @@ class Placement:
     shares: dict[str, str] = field(default_factory=dict)
     bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
+    single: set[int] = field(default_factory=set)  # nodes with one scale for all of their weights
 
     def root(self, name: str) -> str:
         """Return the tensor that stands for all those which share this one's scale."""

@@ -18,12 +18,16 @@ from ...graph.types import TensorType, infer
 from .. import rules
 from ..already import computes_in_integers
 from . import obstacles
+from .kernels import ONNXRUNTIME, Kernels
 from .plan import Placement
 
 
 class _Planner:
-    def __init__(self, graph: Graph, exclude: frozenset[str], *, stem: bool, slower: frozenset[str]) -> None:
+    def __init__(
+        self, graph: Graph, exclude: frozenset[str], *, stem: bool, slower: frozenset[str], kernels: Kernels
+    ) -> None:
         self.graph = graph
+        self.kernels = kernels
         self.types: dict[str, TensorType] = infer(graph.without_weights())
         self.plan = Placement()
         self.exclude = exclude
@@ -61,7 +65,7 @@ class _Planner:
         """Return the operators that carry or compute integers for nothing but integer operators."""
         found: set[int] = set()
         for node in reversed(self.graph.nodes):
-            kernel = standard(node, *rules.CARRIERS, *rules.ARITHMETIC)
+            kernel = standard(node, *self.kernels.others)
             if kernel and self._named_obstacle(node) is None is obstacles.carrier(self.graph, node):
                 found.update([id(node)] if all(self._flows(n, found) for n in node.output if n) else ())
         return found
@@ -74,7 +78,7 @@ class _Planner:
 
     def _multiplies(self, node: onnx.NodeProto) -> bool:
         """Say whether a node is a multiply-accumulate operator that becomes integer."""
-        linear = standard(node, *rules.LINEAR)
+        linear = standard(node, *self.kernels.linear)
         return linear and self._named_obstacle(node) is None is self._linear(node)
 
     def _obstacle(self, node: onnx.NodeProto) -> str | None:
@@ -82,11 +86,11 @@ class _Planner:
         named = self._named_obstacle(node)
         if named is not None:
             return named
-        if standard(node, *rules.LINEAR):
+        if standard(node, *self.kernels.linear):
             return self._linear(node)
-        if not standard(node, *rules.CARRIERS, *rules.ARITHMETIC):
+        if not standard(node, *self.kernels.others):
             return rules.NO_KERNEL.format(op=node.op_type)
-        if id(node) not in self.useful:
+        if id(node) not in self.useful and not self.kernels.everywhere:
             return rules.TAIL
         return self._operand_obstacle(node) or obstacles.carrier(self.graph, node)
 
@@ -100,11 +104,24 @@ class _Planner:
         floats = [n for n in self._operands(node) if n not in self.plan.made and n not in self.plan.read]
         if floats and self._moves_into_integers(node):
             return None
-        if standard(node, "Add", "Mul") and len(floats) == 1:
-            constant = self.graph.constant(floats[0])
-            if constant is not None and constant.dtype == np.float32:
-                return None
+        constants = [name for name in self._constants(node) if name in floats]
+        computed = [name for name in floats if name not in constants]
+        if not computed or (self.kernels.everywhere and self._readable(node, computed)):
+            return None if len(constants) < len(self._operands(node)) else rules.CONSTANT
         return rules.FLOAT_INPUT.format(name=floats[0]) if floats else None
+
+    def _readable(self, node: onnx.NodeProto, names: Sequence[str]) -> bool:
+        """Say whether a node's results, and operands that are not quantized yet, are activations in float32."""
+        results = [name for name in node.output if name]
+        variable = all(self.graph.constant(name) is None for name in names)
+        return variable and all(obstacles.is_float(self.types, name) for name in (*names, *results))
+
+    def _constants(self, node: onnx.NodeProto) -> list[str]:
+        """Return the operands that may be constant, and are."""
+        if not standard(node, *self.kernels.constants):
+            return []
+        constants = {name: self.graph.constant(name) for name in node.input if name}
+        return [name for name, value in constants.items() if value is not None and value.dtype == np.float32]
 
     def _moves_into_integers(self, node: onnx.NodeProto) -> bool:
         """Say whether a node only moves values to integer operators: it moves a quarter of the bytes in integers."""
@@ -130,29 +147,33 @@ class _Planner:
         return obstacles.linear(self.graph, self.types, node, stem=self.stem)
 
     def _operands(self, node: onnx.NodeProto) -> list[str]:
-        names = node.input if standard(node, *rules.VARIADIC) else node.input[:1]
+        every = standard(node, *self.kernels.variadic, *self.kernels.constants)
+        names = node.input if every else node.input[:1]
         return [name for name in names if name]
 
     def _accept(self, node: onnx.NodeProto) -> None:
         plan = self.plan
         plan.integer.add(id(node))
-        if standard(node, *rules.LINEAR):
+        if standard(node, *self.kernels.linear):
             self._read(node.input[:2] if node.op_type == "MatMul" else node.input[:1])
         elif self._moves_into_integers(node):
             self._read(node.input[:1])
+        elif self.kernels.everywhere:
+            self._read(self._operands(node))
+        if standard(node, "Gemm", "MatMul") and not self.kernels.dense_per_channel:
+            plan.single.add(id(node))
         results = [self._behind_activation(node, name) for name in node.output if name]
-        if standard(node, "Gemm", "MatMul") and not self._flows(results[0], self.flowing):
-            return  # the kernels of these two return float at no cost
+        free = self.kernels.floats and standard(node, "Gemm", "MatMul")
+        if free and not self._flows(results[0], self.flowing):
+            return
         for result in results:
             plan.made[result] = None
-        if standard(node, *rules.CARRIERS):
+        if standard(node, *self.kernels.carriers):
             for name in (*self._operands(node)[1:], *results):
                 plan.join(self._operands(node)[0], name)
-        for name in self._operands(node) if standard(node, "Add", "Mul") else ():
-            if self.graph.constant(name) is not None:
-                plan.constants[id(node)] = name
-        if node.op_type in rules.BOUNDED:
-            plan.bounds[results[0]] = rules.BOUNDED[node.op_type]
+        plan.constants.update((id(node), name) for name in self._constants(node))
+        if node.op_type in self.kernels.bounded:
+            plan.bounds[results[0]] = self.kernels.bounded[node.op_type]
 
     def _read(self, names: Sequence[str]) -> None:
         for name in names:
@@ -162,13 +183,13 @@ class _Planner:
 
     def _bound(self, name: str) -> None:
         maker = self.graph.producer.get(name)
-        if maker is not None and maker.op_type in rules.BOUNDED:
-            self.plan.bounds[name] = rules.BOUNDED[maker.op_type]
+        if maker is not None and maker.op_type in self.kernels.bounded:
+            self.plan.bounds[name] = self.kernels.bounded[maker.op_type]
 
     def _behind_activation(self, node: onnx.NodeProto, name: str) -> str:
         """Return the tensor to quantize for this result: the one behind a Relu or Clip that alone reads it."""
         reader = self.graph.only_reader(name)
-        fused = standard(node, *rules.LINEAR, "Add", "Mul")
+        fused = standard(node, *self.kernels.linear, "Add", "Mul", "Sub")
         if reader is None or not fused or not standard(reader, *rules.ACTIVATIONS) or reader.input[0] != name:
             return name
         if any(n and self.graph.constant(n) is None for n in reader.input[1:]):
@@ -190,10 +211,11 @@ def place(
     exclude: frozenset[str] = frozenset(),
     stem: bool = True,
     slower: frozenset[str] = frozenset(),
+    kernels: Kernels = ONNXRUNTIME,
 ) -> Placement:
     """Plan the quantization of a graph; `exclude` names nodes (or first outputs) that stay in float.
 
     Without `stem`, convolutions of at most four input channels stay in float too. `slower` are the first outputs of
-    nodes that stay in float because they are faster so.
+    nodes that stay in float because they are faster so. `kernels` are those of the engine.
     """
-    return _Planner(graph, exclude, stem=stem, slower=slower).run()
+    return _Planner(graph, exclude, stem=stem, slower=slower, kernels=kernels).run()

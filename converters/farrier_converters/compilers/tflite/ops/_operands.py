@@ -29,12 +29,13 @@ def spread(b: Builder, value: Value, rank: int, order: Order) -> Held:
     missing = rank - value.rank
     if value.constant is not None:
         array = value.constant.reshape((1,) * missing + value.constant.shape).transpose(order)
-        return b.constant(array.reshape(_without_leading_ones(array.shape)))
+        stored = array.reshape(_without_leading_ones(array.shape))
+        return b.constant(stored, quanta=value.quanta if value.dtype == "int8" else None)
     if not missing:
         return b.get(value, order)
     if order == layout.identity(rank):
         return b.get(value)
-    full = Value(value.name, (1,) * missing + value.shape, value.dtype)
+    full = Value(value.name, (1,) * missing + value.shape, value.dtype, quanta=value.quanta)
     b.put(full, b.reshape(b.get(value), full.shape))
     return b.get(full, order)
 

@@ -97,7 +97,7 @@ def pad(b: Builder, x: Held, amounts: Sequence[tuple[int, int]], fill: Held | fl
     flat = b.constant(_pairs(amounts))
     if fill == 0.0:
         return b.op("PAD", [x, flat], shape)
-    value = fill if isinstance(fill, Held) else b.constant(fill, x.dtype)
+    value = fill if isinstance(fill, Held) else b.number(fill, x)
     return b.op("PADV2", [x, flat, value], shape)
 
 

@@ -45,12 +45,12 @@ def _conv(b: Builder, node: Node) -> None:
 def weights(b: Builder, node: Node) -> Value:
     """Return the weights; those over a sequence as weights over an image of height one."""
     weight = node.input(1)
-    if weight.dtype != "float32":
+    if weight.dtype not in ("float32", "int8"):
         raise UnsupportedError(Code.DTYPE, f"its weights are {weight.dtype}")
     if weight.rank != 3:
         return weight
     outer, inner, width = weight.shape
-    image = Value(weight.name, (outer, inner, 1, width), weight.dtype)
+    image = Value(weight.name, (outer, inner, 1, width), weight.dtype, quanta=weight.quanta)
     if weight.constant is not None:
         image.constant = weight.constant[:, :, None]
     else:

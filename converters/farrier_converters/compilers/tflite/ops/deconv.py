@@ -73,7 +73,7 @@ def _dilated(weight: Value, dilations: Sequence[int]) -> Value:
     sizes = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True)]
     wide = np.zeros((*weight.shape[:2], *sizes), weight.constant.dtype)
     wide[(slice(None), slice(None), *(slice(None, None, d) for d in dilations))] = weight.constant
-    return Value(weight.name, wide.shape, weight.dtype, constant=wide)
+    return Value(weight.name, wide.shape, weight.dtype, constant=wide, quanta=weight.quanta)
 
 
 def _axes(node: Node, x: Held, weight: Value) -> list[_Spread]:
@@ -124,7 +124,7 @@ def _spread(b: Builder, x: Held, kernel: Held, bias: Held | None, axes: Sequence
         "stride_w": axes[1].stride,
     }
     inputs = [rows, kernel, x, *([] if bias is None else [bias])]
-    result = b.op("TRANSPOSE_CONV", inputs, shape, "float32", **options)
+    result = b.op("TRANSPOSE_CONV", inputs, shape, x.dtype, **options)
     return result if same else _cut(b, result, axes)
 
 

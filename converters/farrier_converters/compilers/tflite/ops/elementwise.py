@@ -153,7 +153,7 @@ def _same(b: Builder, node: Node) -> None:
         node.output.constant = x.constant
     else:
         node.output.forms = dict(x.forms)
-        node.output.flattened = x.flattened
+        node.output.flattened, node.output.integers = x.flattened, x.integers
 
 
 def _dropout(b: Builder, node: Node) -> None:

@@ -19,7 +19,7 @@ def dense(b: Builder, x: Held, weight: np.ndarray, bias: np.ndarray | None) -> H
     return b.op("FULLY_CONNECTED", inputs, shape, **options)
 
 
-def _source(b: Builder, x: Value, weight: np.ndarray) -> tuple[Held, np.ndarray]:
+def source_of(b: Builder, x: Value, weight: np.ndarray) -> tuple[Held, np.ndarray]:
     """Return the left side as stored and the weights that fit it: a flattened image stays channels last."""
     image = x.flattened
     if image is None or x.forms:
@@ -32,7 +32,7 @@ def _source(b: Builder, x: Value, weight: np.ndarray) -> tuple[Held, np.ndarray]
 
 def _floats(node: Node) -> None:
     for value in node.inputs[:2]:
-        if value is not None and value.dtype != "float32":
+        if value is not None and value.dtype not in ("float32", "int8"):
             raise UnsupportedError(Code.DTYPE, f"a product of {value.dtype}")
 
 
@@ -55,7 +55,7 @@ def _gemm(b: Builder, node: Node) -> None:
         if left_flipped:
             held = b.transpose(b.get(x), (1, 0))
         else:
-            held, weight = _source(b, x, weight)
+            held, weight = source_of(b, x, weight)
         result = dense(b, held, _narrow(y.constant, weight), bias)
     else:
         result = _product(b, b.get(x), b.get(y), node.output.shape, (left_flipped, right_flipped))
@@ -80,7 +80,7 @@ def _matmul(b: Builder, node: Node) -> None:
     _floats(node)
     x, y = node.input(0), node.input(1)
     if y.constant is not None and y.rank == 2 and x.rank >= 2:
-        held, weight = _source(b, x, y.constant)
+        held, weight = source_of(b, x, y.constant)
         b.put(node.output, dense(b, held, weight, None))
         return
     if x.rank == 0 or y.rank == 0:

@@ -21,10 +21,11 @@ def _max_pool(b: Builder, node: Node) -> None:
     node.only_output()
     if node.attr("storage_order", 0):
         raise UnsupportedError(Code.ATTRIBUTE, "storage_order 1")
-    fill = LOWEST if node.input(0).dtype == "float32" else 0.0
-    if node.input(0).dtype not in ("float32", "int8"):
-        raise UnsupportedError(Code.DTYPE, f"a pool over {node.input(0).dtype}")
-    _pool(b, node, partial(_largest, fill=fill if fill else -128.0))
+    x = node.input(0)
+    if x.dtype not in ("float32", "int8"):
+        raise UnsupportedError(Code.DTYPE, f"a pool over {x.dtype}")
+    fill = -128.0 if x.dtype == "int8" and x.quanta is None else LOWEST
+    _pool(b, node, partial(_largest, fill=fill))
 
 
 def _average_pool(b: Builder, node: Node) -> None:

@@ -231,7 +231,7 @@ def _tile(b: Builder, node: Node) -> None:
 def _expand(b: Builder, node: Node) -> None:
     """Multiplying by ones would change no number either, but copies more: BROADCAST_TO, or TILE for a free batch."""
     x, shape = node.input(0), node.output.shape
-    full = Value(x.name, (1,) * (len(shape) - x.rank) + x.shape, x.dtype)
+    full = Value(x.name, (1,) * (len(shape) - x.rank) + x.shape, x.dtype, quanta=x.quanta)
     b.put(full, b.reshape(b.get(x), full.shape))
     held = b.get(full)
     if held.shape != shape:
