@@ -10,10 +10,11 @@ import numpy as np
 
 from farrier_contracts.errors import InputError
 
-from ...tflite.file import Operator, Tensor, TfliteFile
+from ...tflite.file import Operator, TfliteFile
 from .call import Call, KernelError
-from .kernels import KERNELS
+from .kernels import KERNELS, Kernel
 
+NAME_LENGTH = 80  # of a tensor, in a sentence
 WRONG = (KernelError, ValueError, IndexError, TypeError, KeyError, OverflowError, MemoryError)
 
 
@@ -51,9 +52,7 @@ def compute(
     file: TfliteFile, operator: Operator, values: Sequence[np.ndarray | None]
 ) -> tuple[np.ndarray, ...]:
     """Return what one operator computes of these inputs, one array for each output; raises InputError."""
-    kernel = KERNELS.get(operator.name)
-    if kernel is None:
-        raise InputError(f"the emulation has no kernel for {_place(file, operator)}")
+    kernel = _kernel(file, operator)
     call = call_of(file, operator, values)
     outputs = call.outputs
     try:
@@ -68,6 +67,13 @@ def compute(
     return arrays
 
 
+def _kernel(file: TfliteFile, operator: Operator) -> Kernel:
+    kernel = KERNELS.get(operator.name)
+    if kernel is None:
+        raise InputError(f"the emulation has no kernel for {_place(file, operator)}")
+    return kernel
+
+
 def call_of(file: TfliteFile, operator: Operator, values: Sequence[np.ndarray | None]) -> Call:
     """Return an operator with its inputs and what the file says of its tensors."""
     inputs = tuple(file.tensors[i] if i >= 0 else None for i in operator.inputs)
@@ -77,6 +83,8 @@ def call_of(file: TfliteFile, operator: Operator, values: Sequence[np.ndarray | 
 def _steps(
     file: TfliteFile, feeds: Mapping[str, np.ndarray], values: dict[int, np.ndarray]
 ) -> Iterator[Step]:
+    for operator in file.operators:
+        _kernel(file, operator)  # before anything is computed
     values.update(_fed(file, feeds))
     for operator in file.operators:
         inputs = [
@@ -115,5 +123,5 @@ def _value(file: TfliteFile, values: Mapping[int, np.ndarray], index: int, reade
 
 
 def _place(file: TfliteFile, operator: Operator) -> str:
-    name: Tensor | None = file.tensors[operator.outputs[0]] if operator.outputs else None
-    return f"operator {operator.index}, {operator.name}" + (f" ({name.name})" if name else "")
+    names = [file.tensors[index].name[:NAME_LENGTH] for index in operator.outputs[:1]]
+    return f"operator {operator.index}, {operator.name}" + "".join(f" ({name})" for name in names)
