@@ -11,7 +11,7 @@ import numpy as np
 from farrier_contracts.errors import InputError
 
 from ...tflite.file import Operator, TfliteFile
-from .call import Call, KernelError
+from .call import Call, KernelError, zero_point
 from .kernels import KERNELS, Kernel
 
 NAME_LENGTH = 80  # of a tensor, in a sentence
@@ -30,7 +30,8 @@ def run(file: TfliteFile, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     """Return the outputs of a network of 8-bit integers by name, exactly as TFLite's reference kernels compute them.
 
     `feeds` are the inputs by name, in the types and axes of the file (NHWC images); another batch than the file's goes
-    where the network does not fix it. Raises InputError for feeds that do not fit and for an operator without a kernel.
+    where the network does not fix it. States of recurrent layers start at zero in every run. Raises InputError for
+    feeds that do not fit and for an operator without a kernel.
     """
     values: dict[int, np.ndarray] = {}
     uses = Counter(index for operator in file.operators for index in operator.inputs)
@@ -117,6 +118,8 @@ def _value(file: TfliteFile, values: Mapping[int, np.ndarray], index: int, reade
         return values[index]
     if tensor.sparse:
         raise InputError(f"the tensor {tensor.name!r} is sparse, which the emulation does not read")
+    if tensor.data is None and tensor.variable:
+        return np.full(tensor.shape, zero_point(tensor), tensor.dtype)
     if tensor.data is None:
         raise InputError(f"{reader} needs the tensor {tensor.name!r}, which nothing computes")
     return tensor.data
