@@ -37,6 +37,8 @@ NETWORKS = {
     "mobilenet-v2": "coral/mobilenet_v2_1.0_224_quant.tflite",
     "deeplab": "coral/deeplabv3_mnv2_dm05_pascal_quant.tflite",
     "split-concat": "coral/tools/split_concat.tflite",
+    "lstm": f"{MICRO}/mnist_lstm/trained_lstm_int8.tflite",
+    "coral-lstm": "coral/keras_lstm_mnist_ptq.tflite",
 }
 LARGE = ("mobilenet-v2", "deeplab")
 # what LiteRT 2.3's reference kernels lack (SUM of int8 is there, and writes nothing): its own are the same for these

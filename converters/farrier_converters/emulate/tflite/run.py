@@ -78,7 +78,10 @@ def _kernel(file: TfliteFile, operator: Operator) -> Kernel:
 def call_of(file: TfliteFile, operator: Operator, values: Sequence[np.ndarray | None]) -> Call:
     """Return an operator with its inputs and what the file says of its tensors."""
     inputs = tuple(file.tensors[i] if i >= 0 else None for i in operator.inputs)
-    return Call(operator, inputs, tuple(values), tuple(file.tensors[i] for i in operator.outputs))
+    outputs, inner = (
+        tuple(file.tensors[i] for i in side) for side in (operator.outputs, operator.intermediates)
+    )
+    return Call(operator, inputs, tuple(values), outputs, inner)
 
 
 def _steps(

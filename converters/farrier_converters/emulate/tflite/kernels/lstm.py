@@ -21,6 +21,7 @@ GATES = ("input", "forget", "cell", "output")
 FROM_INPUT, FROM_STATE, BIAS = 1, 5, 12  # inputs of the operator: the first of four
 PEEPHOLES, PROJECTION, NORMS = (9, 10, 11), (16, 17), (20, 21, 22, 23)
 STATE, CELL = 18, 19
+HIDDEN = 4  # of the intermediates: the scale of the hidden state
 GATE_BITS = 3  # integer bits of a gate before its function
 SHORT = (-(1 << 15), (1 << 15) - 1)
 
@@ -38,16 +39,16 @@ class Gate:
 
 
 def lstm(call: Call) -> np.ndarray:
-    """UNIDIRECTIONAL_SEQUENCE_LSTM. States start at zero; scales of the hidden state are those of the result."""
+    """UNIDIRECTIONAL_SEQUENCE_LSTM; states start at zero."""
     _check(call)
     order = (0, 1, 2) if call.option("time_major") else (1, 0, 2)
     steps = call.value(0).transpose(order)
     gates = [_gate(call, position) for position in range(len(GATES))]
-    scale, zero = quantum(call.output)
+    scale, zero = quantum(call.intermediates[HIDDEN])
     hidden = factor(float(np.float32(2.0**-15 / scale * 2.0**-15)))
     exponent = _exponent(float(scale_of(call.given(CELL))))
     cells = call.given(FROM_INPUT).shape[0]
-    state = np.full((steps.shape[1], cells), zero, np.int64)
+    state = np.full((steps.shape[1], cells), zero_point(call.given(STATE)), np.int64)
     cell = np.zeros((steps.shape[1], cells), np.int64)
     results = np.empty((*steps.shape[:2], cells), np.int8)
     for number, x in enumerate(steps):
@@ -109,6 +110,8 @@ def _check(call: Call) -> None:
         raise KernelError("its input gate is coupled or diagonal, which is not emulated")
     if call.option("activation") != schema.TANH:
         raise KernelError("its activation is not tanh")
+    if len(call.intermediates) <= HIDDEN:
+        raise KernelError("it does not say the scale of its hidden state")
     if call.value(0).ndim != 3:
         raise KernelError("its input is not a batch of sequences")
 
