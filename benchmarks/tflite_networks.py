@@ -34,8 +34,6 @@ def networks(data: Path, count: int) -> Iterator[Network]:
     """Yield what others made: MLPerf Tiny's files (from their makers) and Coral's; `count` real rows of each."""
     for pair in PAIRS:
         file = read(data / pair.int8_file, max_bytes=MAX_BYTES)
-        if any(operator.name == "UNIDIRECTIONAL_SEQUENCE_LSTM" for operator in file.operators):
-            continue  # the emulation has no kernel for it
         _, rows, _ = pair.rows(data, count)
         yield Network(pair.name, file, with_random(file, stored(_input(file), rows[:count])))
     for name in CORAL:

@@ -27,6 +27,7 @@ from farrier_converters.tflite.write import write
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ("xnnpack", "builtin", "reference")
+REPEATED = ("UNIDIRECTIONAL_SEQUENCE_LSTM",)  # rounds at every step: no result is of one rounding
 
 
 @dataclass
@@ -63,6 +64,8 @@ def measure(network: Network, kernels: str, folder: Path) -> Distances:
         for row in network.rows:
             known = {str(index): row, **child.run({str(index): row})}
             for operator in file.operators:
+                if operator.name in REPEATED:
+                    continue
                 values = [None if i < 0 else known.get(str(i), file.tensors[i].data) for i in operator.inputs]
                 for i, ours in zip(operator.outputs, exact(file, operator, values), strict=True):
                     found.add(operator.name, ours, known[str(i)])

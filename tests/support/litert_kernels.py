@@ -25,6 +25,7 @@ def answers(
     engine.allocate_tensors()
     found = []
     for feeds in rows:
+        engine.reset_all_variables()
         for detail in engine.get_input_details():
             engine.set_tensor(detail["index"], feeds[detail["name"]])
         engine.invoke()

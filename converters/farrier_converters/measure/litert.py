@@ -51,6 +51,7 @@ class LiteRtSession:
             self._interpreter.allocate_tensors()
         for i in inputs:
             self._interpreter.set_tensor(i["index"], arrays[i["name"]])
+        self._interpreter.reset_all_variables()  # a recurrent model's state is not the next row's, as on a device
         self._interpreter.invoke()
         return {o["name"]: self._given(o) for o in self._interpreter.get_output_details()}
 

@@ -28,6 +28,7 @@ class Call:
     inputs: tuple[Tensor | None, ...]
     values: tuple[np.ndarray | None, ...]
     outputs: tuple[Tensor, ...]
+    intermediates: tuple[Tensor, ...] = ()
 
     def value(self, position: int) -> np.ndarray:
         """Return an input that must be there; raises KernelError."""

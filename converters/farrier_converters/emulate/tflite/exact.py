@@ -25,8 +25,9 @@ def exact(
 ) -> tuple[np.ndarray, ...]:
     """Return what one operator would answer without an error of its own, one array for each output.
 
-    `values` are its inputs, as `compute` takes them. What only moves numbers, and whatever is not 8-bit integers, is
-    what `compute` returns. Raises InputError as it does.
+    `values` are its inputs, as `compute` takes them. What only moves numbers, whatever is not 8-bit integers, and an
+    LSTM (rounded at every step, so that none of its results is of one rounding) is what `compute` returns. Raises
+    InputError as it does.
     """
     call = call_of(file, operator, values)
     found = compute(file, operator, values)

@@ -10,10 +10,11 @@ import numpy as np
 
 from farrier_contracts.errors import InputError
 
-from ...tflite.file import Operator, Tensor, TfliteFile
-from .call import Call, KernelError
-from .kernels import KERNELS
+from ...tflite.file import Operator, TfliteFile
+from .call import Call, KernelError, zero_point
+from .kernels import KERNELS, Kernel
 
+NAME_LENGTH = 80  # of a tensor, in a sentence
 WRONG = (KernelError, ValueError, IndexError, TypeError, KeyError, OverflowError, MemoryError)
 
 
@@ -29,7 +30,8 @@ def run(file: TfliteFile, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     """Return the outputs of a network of 8-bit integers by name, exactly as TFLite's reference kernels compute them.
 
     `feeds` are the inputs by name, in the types and axes of the file (NHWC images); another batch than the file's goes
-    where the network does not fix it. Raises InputError for feeds that do not fit and for an operator without a kernel.
+    where the network does not fix it. States of recurrent layers start at zero in every run. Raises InputError for
+    feeds that do not fit and for an operator without a kernel.
     """
     values: dict[int, np.ndarray] = {}
     uses = Counter(index for operator in file.operators for index in operator.inputs)
@@ -51,9 +53,7 @@ def compute(
     file: TfliteFile, operator: Operator, values: Sequence[np.ndarray | None]
 ) -> tuple[np.ndarray, ...]:
     """Return what one operator computes of these inputs, one array for each output; raises InputError."""
-    kernel = KERNELS.get(operator.name)
-    if kernel is None:
-        raise InputError(f"the emulation has no kernel for {_place(file, operator)}")
+    kernel = _kernel(file, operator)
     call = call_of(file, operator, values)
     outputs = call.outputs
     try:
@@ -68,15 +68,27 @@ def compute(
     return arrays
 
 
+def _kernel(file: TfliteFile, operator: Operator) -> Kernel:
+    kernel = KERNELS.get(operator.name)
+    if kernel is None:
+        raise InputError(f"the emulation has no kernel for {_place(file, operator)}")
+    return kernel
+
+
 def call_of(file: TfliteFile, operator: Operator, values: Sequence[np.ndarray | None]) -> Call:
     """Return an operator with its inputs and what the file says of its tensors."""
     inputs = tuple(file.tensors[i] if i >= 0 else None for i in operator.inputs)
-    return Call(operator, inputs, tuple(values), tuple(file.tensors[i] for i in operator.outputs))
+    outputs, inner = (
+        tuple(file.tensors[i] for i in side) for side in (operator.outputs, operator.intermediates)
+    )
+    return Call(operator, inputs, tuple(values), outputs, inner)
 
 
 def _steps(
     file: TfliteFile, feeds: Mapping[str, np.ndarray], values: dict[int, np.ndarray]
 ) -> Iterator[Step]:
+    for operator in file.operators:
+        _kernel(file, operator)  # before anything is computed
     values.update(_fed(file, feeds))
     for operator in file.operators:
         inputs = [
@@ -109,11 +121,13 @@ def _value(file: TfliteFile, values: Mapping[int, np.ndarray], index: int, reade
         return values[index]
     if tensor.sparse:
         raise InputError(f"the tensor {tensor.name!r} is sparse, which the emulation does not read")
+    if tensor.data is None and tensor.variable:
+        return np.full(tensor.shape, zero_point(tensor), tensor.dtype)
     if tensor.data is None:
         raise InputError(f"{reader} needs the tensor {tensor.name!r}, which nothing computes")
     return tensor.data
 
 
 def _place(file: TfliteFile, operator: Operator) -> str:
-    name: Tensor | None = file.tensors[operator.outputs[0]] if operator.outputs else None
-    return f"operator {operator.index}, {operator.name}" + (f" ({name.name})" if name else "")
+    names = [file.tensors[index].name[:NAME_LENGTH] for index in operator.outputs[:1]]
+    return f"operator {operator.index}, {operator.name}" + "".join(f" ({name})" for name in names)

@@ -12,6 +12,7 @@ from .convert import CONVERT
 from .elementwise import ELEMENTWISE
 from .linear import LINEAR
 from .logic import LOGIC
+from .lstm import LSTM
 from .pick import PICK
 from .pool import POOL
 from .reduce import REDUCE
@@ -27,6 +28,7 @@ KERNELS: dict[str, Kernel] = {
     **ELEMENTWISE,
     **LINEAR,
     **LOGIC,
+    **LSTM,
     **PICK,
     **POOL,
     **REDUCE,

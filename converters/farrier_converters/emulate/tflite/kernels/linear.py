@@ -7,16 +7,18 @@ fully_connected.h, reference/batch_matmul.h; the factors: `PopulateConvolutionQu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...rounding import multiplied
-from ..call import Call, KernelError, bounded, factor, quantum, round_away, scale_of, zero_point
+from ..call import BYTES, Call, KernelError, bounded, factor, quantum, round_away, scale_of, zero_point
 from .window import image_sides, padded, window, windows
 
 EXACT_FLOAT32, EXACT_FLOAT64 = 1 << 24, 1 << 53  # integers up to here are exact
+BLOCK = 1 << 22  # numbers that a convolution copies at once
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class Linear:
 
     def total(self, call: Call) -> np.ndarray:
         """Return the sums with the bias: int32."""
+        if call.given(self.image).dtype != call.output.dtype or call.output.dtype not in BYTES:
+            raise KernelError(
+                f"it goes from {call.given(self.image).dtype} to {call.output.dtype}, not 8 bits"
+            )
         sums, offsets = self.sums(call), call.optional(self.bias)
         if offsets is None:
             return sums
@@ -67,17 +73,20 @@ class Linear:
 
 
 def product(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the exact matrix product [..., k] x [..., k, n] of integers: int32, wrapped as TFLite's sums would be.
+    """Return the exact matrix product [..., k] x [..., k, n] of integers: int32, wrapped as TFLite's sums would be."""
+    kind = exact_kind(rows, np.abs(columns).sum(axis=-2, dtype=np.int64))
+    return _wrapped(np.matmul(rows.astype(kind), columns.astype(kind)))
 
-    No partial sum may exceed what the floating-point product is exact for, whatever the order of summation.
+
+def exact_kind(values: np.ndarray, norms: np.ndarray) -> type[np.floating]:
+    """Return the floating-point type in which sums of products are exact whatever the order of summation.
+
+    `norms` are the sums of absolute weights of each result; no partial sum is larger than the largest value times that.
     """
-    reach = int(np.abs(rows).max(initial=0))
-    norm = np.abs(columns).sum(axis=-2, dtype=np.int64).max(initial=0)
-    bound = reach * int(norm)
+    bound = int(np.abs(values).max(initial=0)) * int(norms.max(initial=0))
     if bound >= EXACT_FLOAT64:
         raise KernelError("its sums are too large")
-    kind = np.float32 if bound < EXACT_FLOAT32 else np.float64
-    return _wrapped(np.matmul(rows.astype(kind), columns.astype(kind)))
+    return np.float32 if bound < EXACT_FLOAT32 else np.float64
 
 
 def conv_2d(call: Call) -> np.ndarray:
@@ -90,15 +99,27 @@ def conv_2d(call: Call) -> np.ndarray:
     if not groups or outputs % groups:
         raise KernelError("its filters do not fill the groups")
     how = window(call, image_sides(call, 0), (kernel[0], kernel[1]), dilated=True)
-    bounded((image.shape[0], *how.sizes, *how.kernel, image.shape[3]))
-    seen = windows(padded(image, how), how)
     flat = weights.reshape(groups, outputs // groups, -1)
-    parts = []
-    for group in range(groups):
-        part = seen[..., group * channels : (group + 1) * channels]
-        parts.append(product(part.reshape(-1, flat.shape[2]), flat[group].T))
-    sums = parts[0] if groups == 1 else np.concatenate(parts, axis=1)
-    return sums.reshape(image.shape[0], *how.sizes, outputs)
+    kind = exact_kind(image, np.abs(flat).sum(axis=2, dtype=np.int64))
+    seen = windows(padded(image.astype(kind), how), how)
+    columns = flat.transpose(0, 2, 1).astype(kind)
+    sums = np.empty(bounded((image.shape[0], *how.sizes, outputs)), np.int32)
+    for block in _blocks(seen.shape):
+        part = seen[block]
+        for group, matrix in enumerate(columns):
+            terms = part[..., group * channels : (group + 1) * channels].reshape(-1, len(matrix))
+            share = slice(group * matrix.shape[1], (group + 1) * matrix.shape[1])
+            sums[(*block, ..., share)] = _wrapped(terms @ matrix).reshape(*part.shape[:3], -1)
+    return sums
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Yield parts of the first two of these axes that hold few enough numbers to copy."""
+    row, image = math.prod(shape[2:]), math.prod(shape[1:])
+    images, rows = max(1, BLOCK // max(image, 1)), max(1, BLOCK // max(row, 1))
+    for first in range(0, shape[0], images):
+        for top in range(0, shape[1], rows):
+            yield slice(first, first + images), slice(top, top + rows)
 
 
 def depthwise_conv_2d(call: Call) -> np.ndarray:
@@ -109,10 +130,8 @@ def depthwise_conv_2d(call: Call) -> np.ndarray:
     if len(kernel) != 2 or not channels or outputs % channels:
         raise KernelError("its filter does not fit the image")
     how = window(call, image_sides(call, 0), (kernel[0], kernel[1]), dilated=True)
-    padded_image = np.repeat(padded(image, how), outputs // channels, axis=3)
-    bounded((image.shape[0], *how.sizes, outputs))
-    seen = windows(padded_image, how)
-    sums = np.zeros((image.shape[0], *how.sizes, outputs), np.int32)
+    sums = np.zeros(bounded((image.shape[0], *how.sizes, outputs)), np.int32)
+    seen = windows(np.repeat(padded(image, how), outputs // channels, axis=3), how)
     for row in range(kernel[0]):
         for column in range(kernel[1]):
             sums += seen[:, :, :, row, column] * weights[0, row, column]

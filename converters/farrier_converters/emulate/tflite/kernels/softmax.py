@@ -34,7 +34,7 @@ def softmax(call: Call) -> np.ndarray:
     powers = differences.powers()[below]
     shares, bits = fixed.reciprocal(_total(powers), SUM_BITS)
     info = np.iinfo(call.output.dtype)
-    results = fixed.divided(fixed.high_product(shares, powers), bits + 31 - 8) + info.min
+    results = fixed.divided(fixed.WIDE.product(shares, powers), bits + 31 - 8) + info.min
     return np.where(powers > 0, np.clip(results, info.min, info.max), info.min).astype(call.output.dtype)
 
 
@@ -48,7 +48,7 @@ def log_softmax(call: Call) -> np.ndarray:
     values = call.value(0).astype(np.int64)
     below = values.max(axis=-1, keepdims=True) - values
     logs = fixed.logarithm(_total(differences.powers()[below]), SUM_BITS, DIFFERENCE_BITS)
-    least = np.maximum(-differences.radius - 1, differences.unscaled(logs + fixed.LEAST))
+    least = np.maximum(-differences.radius - 1, differences.unscaled(logs + fixed.WIDE.least))
     scaled = differences.scaled()[below]
     results = fixed.divided(scaled - logs, 31 - DIFFERENCE_BITS - LOG_BITS) + 127
     return np.where(-below > least, np.clip(results, -128, 127), -128).astype(np.int8)
@@ -65,11 +65,13 @@ class Differences:
     def scaled(self) -> np.ndarray:
         """Return -d * scale in Q5 for d = 0..255; 0 where it is left out."""
         steps = np.arange(256, dtype=np.int64)
-        return fixed.high_product(np.where(steps <= self.radius, -steps, 0) << self.shift, self.multiplier)
+        return fixed.WIDE.product(np.where(steps <= self.radius, -steps, 0) << self.shift, self.multiplier)
 
     def powers(self) -> np.ndarray:
         """Return exp(-d * scale) in Q0 for d = 0..255; 0 where the term is left out."""
-        return np.where(np.arange(256) <= self.radius, fixed.exponential(self.scaled()), 0)
+        return np.where(
+            np.arange(256) <= self.radius, fixed.WIDE.exponential(self.scaled(), DIFFERENCE_BITS), 0
+        )
 
     def unscaled(self, values: np.ndarray) -> np.ndarray:
         """Return numbers in Q5 as differences: the way back, with a 31-bit factor of its own."""
@@ -89,7 +91,7 @@ def _differences(call: Call, beta: float) -> Differences:
 def _total(powers: np.ndarray) -> np.ndarray:
     """Return the sum of exponentials in Q12."""
     sums = fixed.divided(powers, SUM_BITS).sum(axis=-1, keepdims=True)
-    if sums.max(initial=0) > fixed.MOST:
+    if sums.max(initial=0) > fixed.WIDE.most:
         raise KernelError("its axis is too long for TFLite's sums")
     return sums
 
