@@ -56,7 +56,7 @@ def predict(source: Source, target: Target, toolchain: Toolchain) -> Prediction:
     """Predict for a model; raises InputError in one sentence, UsageError for rules that are unknown."""
     if reads_tflite(toolchain):
         return _of_tflite(source, target, toolchain)
-    found = rules.of_onnx(toolchain.rules)
+    found = rules.of_onnx(toolchain.rules, toolchain.parameters)
     found = found.fitted(toolchain.parameters) if isinstance(found, Fits) else found
     placements = found.place(source.onnx)
     notes = found.notes(source.onnx, placements, toolchain.parameters) if isinstance(found, Annotates) else []
