@@ -219,3 +219,25 @@ def test_no_engine_is_loaded(network: Callable[..., Path], shared_data: Path, ta
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["ops"]
+
+
+def test_segments_are_described_and_written(shared_data: Path, tmp_path: Path) -> None:
+    path, folder = shared_data / MOBILENET, tmp_path / "segments"
+    result = farrier.check(path, target="coral-usb", tpus=2, segments=folder)
+    first, second = result.to_document()["segments"]
+    assert first["last"] + 1 == second["first"]
+    assert first["bytes_out"] == second["bytes_in"]
+    names = sorted(file.name for file in folder.iterdir())
+    assert names == [f"mobilenet_v1_0.25_128_quant_segment_{i}_of_2.tflite" for i in range(2)]
+    for name in names:
+        assert farrier.check(folder / name, target="coral-usb").prediction.accelerated.ops == 1
+
+
+def test_segments_need_a_quantized_tflite_file(network: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "segments"
+    with pytest.raises(UsageError, match="quantize it first"):
+        farrier.check(network(4), target="coral-usb", tpus=2, segments=folder)
+    with pytest.raises(UsageError, match="no TFLite file"):
+        farrier.check(network(4), target="x86-vnni", toolchain="onnx", tpus=2)
+    assert not folder.exists()
+    assert len(farrier.check(network(4), target="coral-usb", tpus=2).segments) == 2

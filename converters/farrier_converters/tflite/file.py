@@ -36,7 +36,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """Inputs and outputs are indices of tensors; -1 is an input left out."""
+    """Inputs and outputs are indices of tensors; -1 is an input left out.
+
+    `intermediates` are tensors without content that hold the scales of what happens inside a recurrent operator.
+    """
 
     index: int
     name: str
@@ -44,6 +47,7 @@ class Operator:
     outputs: tuple[int, ...]
     options: dict[str, Any]
     version: int = 1  # of the operator's definition; see `versions`
+    intermediates: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,7 @@ def _operator(index: int, table: Table, codes: list[tuple[str, int]], tensors: i
         key, slot = schema.LISTS[name]
         options[key] = [] if found is None else [int(v) for v in found.array(slot, "<i4")]
     inputs, outputs = _indices(table, 1, tensors, least=-1), _indices(table, 2, tensors, least=0)
-    return Operator(index, name, inputs, outputs, options, version)
+    return Operator(index, name, inputs, outputs, options, version, _indices(table, 8, tensors, least=0))
 
 
 def _indices(table: Table, slot: int, tensors: int, *, least: int) -> tuple[int, ...]:

@@ -133,6 +133,7 @@ class _Writer:
             1: self.integers(operator.inputs),
             2: self.integers(operator.outputs),
             4: self.options(operator) if union else 0,
+            8: self.integers(operator.intermediates) if operator.intermediates else 0,
         }
         self.b.StartObject(14)
         self.b.PrependUint32Slot(0, code, 0)
