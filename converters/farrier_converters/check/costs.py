@@ -10,7 +10,7 @@ from onnx import helper
 
 from ..graph.edit import attribute
 from ..graph.types import TensorType
-from ..tflite.file import Operator, TfliteFile
+from ..tflite.file import Operator, Tensor, TfliteFile
 
 Shape = tuple[int, ...]
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4, "DynamicQuantizeLSTM": 4}
@@ -33,6 +33,11 @@ def width(dtype: str) -> int:
     """Return the bytes of one element of a TFLite type; types of fewer than 8 bits count as one."""
     bits = "".join(character for character in dtype if character.isdigit())
     return max(int(bits) // 8, 1) if bits else 1
+
+
+def bytes_of(tensor: Tensor) -> int:
+    """Return the bytes of a tensor of a TFLite file."""
+    return math.prod(tensor.shape) * width(tensor.dtype)
 
 
 def onnx_width(dtype: int) -> int:

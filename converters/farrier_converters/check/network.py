@@ -53,7 +53,7 @@ def of_tflite(file: TfliteFile) -> Network:
         for operator in file.operators
     )
     read = {i for operator in file.operators for i in operator.inputs}
-    sizes = {str(t.index): math.prod(t.shape) * costs.width(t.dtype) for t in file.tensors}
+    sizes = {str(tensor.index): costs.bytes_of(tensor) for tensor in file.tensors}
     parameters = sum(sizes[str(i)] for i in constants & read)
     return Network(steps, sizes, tuple(map(str, file.inputs)), tuple(map(str, file.outputs)), parameters)
 

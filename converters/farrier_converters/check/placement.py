@@ -78,3 +78,12 @@ class Fits(Protocol):
     def fitted(self, parameters: Mapping[str, str | int | float]) -> OnnxRules:
         """Return the rules for a toolchain's parameters."""
         ...
+
+
+@runtime_checkable
+class Fitting(Protocol):
+    """Rules that differ from board to board."""
+
+    def fitted(self, parameters: Parameters) -> OnnxRules:
+        """Return the rules of the board with a toolchain's parameters."""
+        ...

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from farrier_contracts.targets import Target, Toolchain
 
+from ..tflite.file import TfliteFile
 from . import rules
 from .network import Network, of_onnx, of_tflite
 from .partitions import Partition, crossing_bytes, partition, peak_activation_bytes
 from .placement import Annotates, Fits, Placement
-from .source import Source
+from .source import AS_IF, Source
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Placements are in the order of the network's steps. Memory is in bytes; notes are sentences."""
+    """Placements are in the order of the network's steps. Memory is in bytes; notes are sentences.
+
+    `file` is what rules over TFLite looked at; with `as_if`, its types are those that a float graph would get.
+    """
 
     target: str
     toolchain: Toolchain
@@ -33,6 +37,8 @@ class Prediction:
     crossing_bytes: int
     peak_activation_bytes: int
     notes: tuple[str, ...]
+    file: TfliteFile | None = None
+    as_if: bool = False
 
     @property
     def accelerated(self) -> Share:
@@ -56,7 +62,7 @@ def predict(source: Source, target: Target, toolchain: Toolchain) -> Prediction:
     """Predict for a model; raises InputError in one sentence, UsageError for rules that are unknown."""
     if reads_tflite(toolchain):
         return _of_tflite(source, target, toolchain)
-    found = rules.of_onnx(toolchain.rules)
+    found = rules.of_onnx(toolchain.rules, toolchain.parameters)
     found = found.fitted(toolchain.parameters) if isinstance(found, Fits) else found
     placements = found.place(source.onnx)
     notes = found.notes(source.onnx, placements, toolchain.parameters) if isinstance(found, Annotates) else []
@@ -73,7 +79,8 @@ def _of_tflite(source: Source, target: Target, toolchain: Toolchain) -> Predicti
     file, said = source.tflite(toolchain.precisions)
     placements = found.place(file)
     notes = found.notes(file, placements, toolchain.parameters) if isinstance(found, Annotates) else []
-    return _sum_up(target, toolchain, of_tflite(file), placements, [*said, *notes])
+    found_out = _sum_up(target, toolchain, of_tflite(file), placements, [*said, *notes])
+    return replace(found_out, file=file, as_if=AS_IF in said)
 
 
 def _sum_up(

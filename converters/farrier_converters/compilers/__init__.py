@@ -17,6 +17,7 @@ from farrier_contracts.targets import Toolchain
 from ..model import Model
 
 COMPILERS: dict[str, str] = {
+    "edgetpu": "farrier_converters.compilers.edgetpu:EdgeTpuCompiler",
     "null": "farrier_converters.compilers.null:NullCompiler",
     "onnx": "farrier_converters.compilers.onnx:OnnxCompiler",
     "executorch": "farrier_converters.compilers.executorch:ExecuTorchCompiler",

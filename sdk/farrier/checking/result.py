@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from farrier_contracts.targets import Toolchain
 from farrier_converters.check.partitions import Partition
+from farrier_converters.check.pipeline import Segment
 from farrier_converters.check.predict import Prediction, Share
 
 
@@ -19,6 +20,7 @@ class Check:
     prediction: Prediction
     others: tuple[Prediction, ...]
     refused: tuple[tuple[Toolchain, str], ...]
+    segments: tuple[Segment, ...] = ()
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -65,6 +67,7 @@ class Check:
                 "parameter_bytes": best.network.parameter_bytes,
                 "peak_activation_bytes": best.peak_activation_bytes,
             },
+            "segments": [asdict(segment) for segment in self.segments],
             "notes": list(best.notes),
             "ops": self.rows,
             "other_toolchains": [

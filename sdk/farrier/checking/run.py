@@ -13,6 +13,7 @@ from farrier_converters.check.source import Source, is_tflite
 from farrier_converters.model import ModelSettings
 
 from .result import Check
+from .segments import planned, write
 
 
 def check(
@@ -21,6 +22,8 @@ def check(
     target: str = "host",
     toolchain: str | None = None,
     min_accelerated: float | str | None = None,
+    tpus: int = 1,
+    segments: str | Path | None = None,
 ) -> Check:
     """Predict which operators of a model a target's accelerator runs, and why not the others.
 
@@ -28,7 +31,8 @@ def check(
     and no compiler is needed. Of several toolchains the target's first is described; for a TFLite file, its first that
     runs such files. `toolchain` names another, by its compiler or its rules. `min_accelerated` is a share of the
     operators (0.95, or "95%"), in which doubtful refusals count as accelerated: below it, BudgetError is raised.
-    Raises UsageError or InputError in one sentence.
+    With `tpus`, the network is cut into as many segments, balanced by predicted time; `segments` is a folder that they
+    are written to. Raises UsageError or InputError in one sentence.
     """
     least = _share(min_accelerated)
     board = targets.get(target)
@@ -37,9 +41,12 @@ def check(
     if not found:
         raise failures[0][1]
     refused = tuple((toolchain, str(error)) for toolchain, error in failures)
-    result = Check(path, found[0], tuple(found[1:]), refused)
+    cut = planned(found[0], tpus, write=segments is not None)
+    result = Check(path, found[0], tuple(found[1:]), refused, cut)
     if least is not None and result.prediction.possible.ops < least:
         raise BudgetError(_sentence(result, least))
+    if segments is not None:
+        write(result, Path(segments))
     return result
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import json_option, print_json
+from .options import FOLDER, json_option, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +29,8 @@ NAME = 40  # characters of an operator's name that the table shows
 @click.option(
     "--min-accelerated", help="Exit 3 below this share of operators, like 95%; a maybe counts as accelerated."
 )
+@click.option("--tpus", type=int, default=1, help="Cut the network into segments for so many accelerators.")
+@click.option("--segments", type=FOLDER, help="Write these segments (.tflite) into a folder.")
 @json_option
 def check(model: Path, *, as_json: bool, **options: Any) -> None:
     """Say which operators of MODEL (.onnx, .tflite) a target accelerates, and why not the others."""
@@ -47,6 +49,7 @@ def _show(result: Check) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else UNFOLDED)
     _show_operators(console, result)
     _show_partitions(console, result)
+    _show_segments(console, result)
     _show_totals(console, result)
     for note in result.prediction.notes:
         click.echo(f"note: {note}", err=True)
@@ -94,6 +97,25 @@ def _show_partitions(console: Console, result: Check) -> None:
                 words.size(item["bytes_in"]),
                 words.size(item["bytes_out"]),
             )
+    console.print(table)
+    console.print()
+
+
+def _show_segments(console: Console, result: Check) -> None:
+    from rich.table import Table
+
+    from ..report import words
+
+    if not result.segments:
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("segment", "from", "to", "multiply-adds", "parameters", "in", "out", "predicted"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for index, part in enumerate(result.segments):
+        sizes = (words.size(size) for size in (part.parameter_bytes, part.bytes_in, part.bytes_out))
+        work = f"{part.multiply_adds:,}"
+        ends = (str(part.first), str(part.last))
+        table.add_row(str(index), *ends, work, *sizes, words.milliseconds(part.seconds * 1e3))
     console.print(table)
     console.print()
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from farrier_converters.check import rules
 from farrier_converters.check.rules.edgetpu.partition import first_partition
+from farrier_converters.compilers.edgetpu import COMPILED, left_on_cpu
 from farrier_converters.tflite.file import Operator, Tensor, TfliteFile, read
 
-COMPILED = "CUSTOM:edgetpu-custom-op"
 PAIRS = (
     "mobilenet_v1_0.25_128_quant",
     "deeplabv3_mnv2_dm05_pascal_quant",
@@ -30,20 +30,6 @@ def load(path: Path) -> TfliteFile:
     return read(path, max_bytes=1 << 28)
 
 
-def left_by_compiler(original: TfliteFile, compiled: TfliteFile) -> set[int]:
-    """Return which operators of the original are still there in the compiled file, by operator, name and types."""
-
-    def identity(file: TfliteFile, operator: Operator) -> tuple[Any, ...]:
-        made = [file.tensors[i] for i in operator.outputs]
-        options = tuple(sorted((key, str(value)) for key, value in operator.options.items()))
-        return operator.name, tuple((t.name, t.dtype, t.shape) for t in made), options
-
-    rest = [identity(compiled, operator) for operator in compiled.operators if operator.name != COMPILED]
-    found = {operator.index for operator in original.operators if identity(original, operator) in rest}
-    assert len(found) == len(rest), "an operator of the compiled file is not in the original"
-    return found
-
-
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_prediction_is_what_the_compiler_did(shared_data: Path, name: str) -> None:
     original = load(shared_data / "coral" / f"{name}.tflite")
@@ -51,7 +37,7 @@ def test_the_prediction_is_what_the_compiler_did(shared_data: Path, name: str) -
     assert sum(operator.name == COMPILED for operator in compiled.operators) == 1
     placements = rules.of_tflite("edgetpu").place(original)
     predicted = {index for index, placement in enumerate(placements) if placement.unit == "cpu"}
-    assert predicted == left_by_compiler(original, compiled)
+    assert predicted == left_on_cpu(original, compiled)
     assert all((placement.reason is None) == (placement.unit == "edgetpu") for placement in placements)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from farrier_contracts.errors import UsageError
 
-from ..placement import OnnxRules, TfliteRules
+from ..placement import Fitting, OnnxRules, Parameters, TfliteRules
 
 RULES: dict[str, str] = {  # name -> "module:constant"
     "null": "farrier_converters.check.rules.null:RULES",
@@ -19,9 +19,8 @@ RULES: dict[str, str] = {  # name -> "module:constant"
     "tensorrt": "farrier_converters.check.rules.tensorrt.rules:RULES",
     "dla": "farrier_converters.check.rules.tensorrt.rules:DLA",
 }
-OF_TFLITE = frozenset(
-    {"xnnpack", "ethos-u", "edgetpu"}
-)  # those which look at TFLite files; the others look at ONNX graphs
+# those which look at TFLite files; the others look at ONNX graphs
+OF_TFLITE = frozenset({"xnnpack", "ethos-u", "edgetpu"})
 
 
 def of_tflite(name: str) -> TfliteRules:
@@ -29,9 +28,10 @@ def of_tflite(name: str) -> TfliteRules:
     return _get(name)
 
 
-def of_onnx(name: str) -> OnnxRules:
-    """Return the rules over ONNX graphs called `name`; raises UsageError."""
-    return _get(name)
+def of_onnx(name: str, parameters: Parameters | None = None) -> OnnxRules:
+    """Return the rules over ONNX graphs called `name`, for a board with a toolchain's parameters; raises UsageError."""
+    found = _get(name)
+    return found.fitted(parameters) if parameters and isinstance(found, Fitting) else found
 
 
 def _get(name: str) -> Any:

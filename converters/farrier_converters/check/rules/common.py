@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable
 
 from ...tflite import schema
-from ...tflite.file import Tensor
-from ..costs import width
+from ..costs import bytes_of
 from ..site import Site
 
 Question = Callable[[Site], object]
@@ -71,14 +70,9 @@ def dilation(site: Site) -> tuple[int, int]:
     return int(site.option("dilation_h", 1)), int(site.option("dilation_w", 1))
 
 
-def size(tensor: Tensor) -> int:
-    """Return the bytes of a tensor."""
-    return math.prod(tensor.shape) * width(tensor.dtype)
-
-
 def output_bytes(site: Site) -> int:
     """Return the bytes of all outputs."""
-    return sum(size(tensor) for tensor in site.outputs)
+    return sum(bytes_of(tensor) for tensor in site.outputs)
 
 
 def enlargement(site: Site) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ....tflite.file import Operator, TfliteFile
+from ...costs import bytes_of
 from ...placement import CPU, OnnxGraph, Parameters, Placement
-from .. import common
 from .partition import first_partition
 from .table import TABLE, UNIT
 
@@ -93,7 +93,7 @@ def _parameter_bytes(file: TfliteFile, placements: list[Placement]) -> int:
         for name in operator.inputs
         if name >= 0 and file.tensors[name].data is not None
     }
-    return sum(common.size(file.tensors[name]) for name in read)
+    return sum(bytes_of(file.tensors[name]) for name in read)
 
 
 RULES = EdgeTpuRules()
