@@ -20,12 +20,16 @@ COMPILERS: dict[str, str] = {
     "edgetpu": "farrier_converters.compilers.edgetpu:EdgeTpuCompiler",
     "null": "farrier_converters.compilers.null:NullCompiler",
     "onnx": "farrier_converters.compilers.onnx:OnnxCompiler",
+    "coreml": "farrier_converters.compilers.coreml:CoreMlCompiler",
     "executorch": "farrier_converters.compilers.executorch:ExecuTorchCompiler",
     "tensorrt": "farrier_converters.compilers.tensorrt:TensorRtCompiler",
+    "iree": "farrier_converters.compilers.iree:IreeCompiler",
+    "mnn": "farrier_converters.compilers.mnn:MnnCompiler",
     "openvino": "farrier_converters.compilers.openvino:OpenVinoCompiler",
     "ort": "farrier_converters.compilers.ort_format:OrtCompiler",
     "tflite": "farrier_converters.compilers.tflite:TfliteCompiler",
     "torch-export": "farrier_converters.compilers.torch_export:TorchExportCompiler",
+    "vela": "farrier_converters.compilers.vela:VelaCompiler",
 }
 
 

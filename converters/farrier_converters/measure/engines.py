@@ -24,6 +24,8 @@ ENGINES = {
     # These may be in an environment of their own: see `tools`.
     "openvino": "farrier_converters.measure.sessions.openvino_session:OpenVinoSession",
     "executorch": "farrier_converters.measure.sessions.executorch_session:ExecuTorchSession",
+    "iree": "farrier_converters.measure.sessions.iree_session:IreeSession",
+    "mnn": "farrier_converters.measure.sessions.mnn_session:MnnSession",
 }
 MODULES = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert"}
 INSTALL = {"onnxruntime": "pip install onnxruntime", "litert": "pip install 'farrier[tflite]'"}

@@ -31,7 +31,11 @@ TOOLS: dict[str, Tool] = {
     tool.name: tool
     for tool in (
         Tool("openvino", "OpenVINO", "openvino", ("openvino>=2024.6", "numpy")),
-        Tool("executorch", "ExecuTorch", "executorch", ("executorch>=1.0", "torch", "numpy")),
+        Tool("executorch", "ExecuTorch", "executorch", ("executorch>=1.0", "torch>=2.9", "numpy")),
+        Tool("iree", "IREE", "iree", ("iree-base-compiler[onnx]>=3.9", "iree-base-runtime>=3.9", "numpy")),
+        Tool("mnn", "MNN", "MNN", ("MNN>=3.2", "numpy")),
+        Tool("vela", "Vela", "ethosu", ("ethos-u-vela>=4.4",)),
+        Tool("coreml", "Core ML Tools", "coremltools", ("coremltools>=9.0", "torch>=2.9", "numpy")),
     )
 }
 

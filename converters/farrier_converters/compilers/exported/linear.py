@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...training.lowering import Program, Step
+from .quantizers import form
 
 TURNED = "\0t"  # ends the name of a transposed copy; no tensor's ends so
 DEQUANTIZE = "DequantizeLinear"
@@ -33,8 +34,8 @@ def linears(program: Program) -> None:
 def _linear(step: Step, program: Program, makers: Mapping[str, Step]) -> Step | None:
     if step.name not in ("MatMul", "Gemm"):
         return None
-    form = step.function.keywords if isinstance(step.function, partial) else {}
-    if form.get("trans_a") or form.get("alpha", 1.0) != 1.0 or form.get("beta", 1.0) != 1.0:
+    given = form(step)
+    if given.get("trans_a") or given.get("alpha", 1.0) != 1.0 or given.get("beta", 1.0) != 1.0:
         return None
     weight = _stored(step.inputs[1], program, makers)
     if weight is None or weight.ndim != 2:
@@ -42,7 +43,7 @@ def _linear(step: Step, program: Program, makers: Mapping[str, Step]) -> Step | 
     bias = step.inputs[2:]
     if any((c := _stored(name, program, makers)) is None or c.ndim != 1 or c.size == 1 for name in bias):
         return None
-    name = step.inputs[1] if form.get("trans_b") else f"{step.inputs[1]}{TURNED}"
+    name = step.inputs[1] if given.get("trans_b") else f"{step.inputs[1]}{TURNED}"
     return Step("Linear", _product, (step.inputs[0], name, *bias), step.outputs)
 
 
@@ -68,6 +69,6 @@ def _turn(name: str, program: Program, makers: Mapping[str, Step]) -> Step:
         return Step("Identity", lambda x: x, (stored,), (name,))
     stored = f"{maker.inputs[0]}{TURNED}{TURNED}"
     program.constants[stored] = np.ascontiguousarray(program.constants[maker.inputs[0]].T)
-    axis = maker.function.keywords["axis"] % 2
-    function = partial(maker.function.func, **{**maker.function.keywords, "axis": 1 - axis})
+    given = form(maker)
+    function = partial(maker.function, **{**given, "axis": 1 - given["axis"] % 2})
     return replace(maker, function=function, inputs=(stored, *maker.inputs[1:]), outputs=(name,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def quantizers(program: Program) -> list[Step]:
 
 
 def _both(step: Step, program: Program) -> Step:
-    grid = _grid(step, program, bounds=step.function.keywords["bounds"])
+    grid = _grid(step, program, bounds=form(step)["bounds"])
 
     def run(x: Tensor, *many: Tensor) -> Tensor:
         return grid.dequantize(grid.quantize(x, *many), *many)
@@ -88,7 +89,7 @@ def _dequantize(step: Step, program: Program) -> Step:
     if stored is None or stored.dtype not in WIDE:
         grid = _grid(step, program)
         return _with(step, grid, grid.dequantize)
-    axis = step.function.keywords["axis"]
+    axis = form(step)["axis"]
     scale, zero = (_laid(_constant(step, program, index), axis, stored.ndim) for index in (1, 2))
     value = (stored.astype(np.float64) - zero.astype(np.float64)) * scale.astype(np.float64)
     program.constants[step.outputs[0]] = value.astype(np.float32)
@@ -119,7 +120,7 @@ def _grid(step: Step, program: Program, *, bounds: tuple[int, int] | None = None
         raise InputError(
             f"{step.outputs[0]!r} is quantized to {zeros.dtype}, which torch's back ends do not take"
         )
-    axis, (low, high) = step.function.keywords["axis"], bounds or KINDS[kind]
+    axis, (low, high) = form(step)["axis"], bounds or KINDS[kind]
     if scales.size == 1:
         return Grid(float(scales.reshape(-1)[0]), int(zeros.reshape(-1)[0]), axis, low, high, kind)
     names = f"{step.outputs[0]}{SCALES}", f"{step.outputs[0]}{ZEROS}"
@@ -139,6 +140,11 @@ def _constant(step: Step, program: Program, index: int) -> np.ndarray:
             f"the quantizer of {step.outputs[0]!r} has no constant scale, which torch's back ends want"
         )
     return program.constants[name]
+
+
+def form(step: Step) -> Mapping[str, Any]:
+    """Return the attributes that a step's function was made with."""
+    return step.function.keywords if isinstance(step.function, partial) else {}
 
 
 def _ops() -> Any:
