@@ -30,9 +30,7 @@ def halved(model: Model) -> Model:
     """
     raised = upgrade(model, OPSET, newest=NEWEST)
     graph = Graph(run(raised, Fp16Options(), Context()))
-    for node in [
-        n for n in graph.nodes if standard(n, "QuantizeLinear") and n.input[0] in graph.initializers
-    ]:
+    for node in [n for n in graph.nodes if standard(n, "DequantizeLinear")]:
         _shorten_weights(graph, node)
     types = infer(graph.without_weights())
     for node in [n for n in graph.nodes if standard(n, "QuantizeLinear")]:
