@@ -86,6 +86,7 @@ class Worker:
     threads: int = 1
     cache_bytes: int = 16 << 20
     start_limit_s: float = 60.0
+    build_limit_s: float = 1800.0  # besides, for an engine that has to be built on the device
     drain_limit_s: float = 30.0
     hang_limit_s: float = 10.0
 
@@ -121,6 +122,7 @@ _RANGES: Mapping[str, Tuple[float, float]] = {
     "worker.threads": (1, 1024),
     "worker.cache_bytes": (0, 1 << 40),
     "worker.start_limit_s": (0.1, 3600),
+    "worker.build_limit_s": (0, 86400),
     "worker.drain_limit_s": (0, 3600),
     "worker.hang_limit_s": (0.1, 3600),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 import time
@@ -51,6 +52,8 @@ class Runtime:
 
     `bundle` is a bundle file, or a bundle that a store holds. `post(callback, *arguments)` says where the
     callbacks of `submit` run (an event loop gives its `call_soon_threadsafe`); without it, in the engine's thread.
+    Engines that are built on the device are kept in the folder `kept_engines` (default: in the user's cache), and
+    `building` hears before such a build how many seconds it may take.
     Raises BundleError where the bundle is not for this device or fails its golden check, MissingToolError where
     no engine for it is installed.
     """
@@ -62,6 +65,8 @@ class Runtime:
         settings: RuntimeSettings = RuntimeSettings(),
         stats: Optional[Stats] = None,
         post: Optional[Post] = None,
+        kept_engines: Optional[Path] = None,
+        building: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._folder: Optional[tempfile.TemporaryDirectory[str]] = None
         if not isinstance(bundle, StoredBundle):
@@ -74,7 +79,14 @@ class Runtime:
             self.bundle = bundle
             self.manifest = bundle.manifest
             self._has_rows = rules.has_rows(self.manifest)
-            self._engine = engines.load(bundle, engines.EngineSettings(threads=settings.threads))
+            self._engine = engines.load(
+                bundle,
+                engines.EngineSettings(
+                    threads=settings.threads,
+                    kept_engines=kept_engines or _user_cache() / "engines",
+                    building=building,
+                ),
+            )
             self.cache = cache.ResponseCache(
                 bundle.digest,
                 budget_bytes=settings.cache_bytes if self.manifest.cache.responses else 0,
@@ -235,6 +247,11 @@ class Runtime:
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
+
+
+def _user_cache() -> Path:
+    """Return the user's folder for what can be made again (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "farrier"
 
 
 def _median(odd_number: List[int]) -> int:

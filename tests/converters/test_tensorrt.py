@@ -24,6 +24,7 @@ from farrier_converters.graph.edit import Graph, standard
 from farrier_converters.model import load
 
 ORIN = get("jetson-orin").toolchains[0]
+XAVIER = get("jetson-xavier").toolchains[0]
 NANO = get("jetson-nano").toolchains[0]
 
 
@@ -41,12 +42,18 @@ def quantized_resnet20(resnet20, cifar10, apply):
     return _quantized(apply, resnet20, {"images": cifar10[0][:32]})
 
 
-def test_the_lowered_graph_computes_the_same_bits(quantized_resnet20, cifar10):
-    made = lowered(quantized_resnet20)
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_lowered_graph_computes_the_same_bits(quantized_resnet20, cifar10, stored):
+    made = lowered(quantized_resnet20, stored_weights=stored)
     graph = Graph(made)
     for node in graph.nodes:
-        if standard(node, "DequantizeLinear"):  # nothing but pairs is left
-            assert standard(graph.producer[node.input[0]], "QuantizeLinear")
+        if standard(
+            node, "DequantizeLinear"
+        ):  # nothing but pairs is left, and weights where they may be stored
+            weights = graph.constant(node.input[0])
+            assert (weights is not None and stored) or standard(
+                graph.producer[node.input[0]], "QuantizeLinear"
+            )
             assert graph.constant(node.input[2]).dtype == np.int8
             assert not graph.constant(node.input[2]).any()
         if standard(node, "Conv", "Gemm"):
@@ -69,7 +76,9 @@ def test_weights_become_the_same_integers_again(make_model, integers, scale):
         helper.make_node("Conv", ["xd", "wd"], ["y"]),
     ]
     constants = {"w": integers, "ws": scale, "wz": zeros, "s": np.float32(0.1), "z": np.int8(0)}
-    graph = Graph(lowered(make_model(nodes, {"x": [1, 3, 5, 5]}, ["y"], constants=constants)))
+    graph = Graph(
+        lowered(make_model(nodes, {"x": [1, 3, 5, 5]}, ["y"], constants=constants), stored_weights=False)
+    )
     [quantizer] = [n for n in graph.nodes if standard(n, "QuantizeLinear") and n.input[0] != "x"]
     real, steps = (graph.constant(name) for name in quantizer.input[:2])
     np.testing.assert_array_equal(np.rint(real / steps.reshape(-1, 1, 1, 1)), integers)
@@ -82,19 +91,21 @@ def test_weights_become_the_same_integers_again(make_model, integers, scale):
 def test_other_arithmetics_are_refused_by_name(resnet20, cifar10, apply, tmp_path, arithmetic, words):
     model = _quantized(apply, resnet20, {"images": cifar10[0][:8]}, arithmetic)
     with pytest.raises(InputError, match=words):
-        lowered(model)
+        lowered(model, stored_weights=True)
     with pytest.raises(InputError, match="symmetric"):
         compilers.get("tensorrt").compile(model, ORIN, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_artifact_has_a_recipe(quantized_resnet20, tmp_path, cifar10):
+    xavier = compilers.get("tensorrt").compile(quantized_resnet20, XAVIER, tmp_path).path.stat().st_size
     compiled = compilers.get("tensorrt").compile(quantized_resnet20, ORIN, tmp_path)
     recipe = EngineBuild.from_dict(compiled.options["build"])
     assert recipe == EngineBuild(
         profiles={"images": Profile((1, 3, 32, 32), (1, 3, 32, 32), (16, 3, 32, 32))},
         precisions=("fp16", "int8"),
     )
+    assert compiled.path.stat().st_size < 0.35 * xavier  # whose release takes no stored weights
     rows = {"images": cifar10[0][:4]}
     written = run.once(load(compiled.path).proto, rows)[0]
     assert (written.argmax(1) == run.once(quantized_resnet20.proto, rows)[0].argmax(1)).all()
@@ -142,7 +153,7 @@ def test_an_operator_without_an_importer_is_named(make_model, tmp_path):
 
 
 def test_half_precision_leaves_no_cast_between_integers_and_their_operator(quantized_resnet20, cifar10):
-    made = halved(lowered(quantized_resnet20))
+    made = halved(lowered(quantized_resnet20, stored_weights=True))
     graph = Graph(made)
     onnx.checker.check_model(made.proto)
     for node in graph.nodes:
@@ -161,12 +172,11 @@ def test_half_precision_leaves_no_cast_between_integers_and_their_operator(quant
     scale=hnp.arrays(np.float32, (4, 1), elements=st.floats(2.0**-60, 8.0, width=32)),
 )
 def test_half_precision_weights_are_as_near_as_their_scales_allow(integers, scale):
-    weights = (integers * scale.astype(np.float64)).astype(np.float32)
-    values, short = shortened(weights, scale)
+    values, short = shortened(integers, scale)
     assert (short >= scale).all() and (short <= scale * 1.001 + 2.0**-24).all()
-    quanta = np.rint(values.astype(np.float32) / short.astype(np.float32))
-    assert np.abs(quanta).max() <= 127
-    assert (np.abs(quanta * short - weights) <= short * 0.501).all()
+    assert np.abs(values.astype(int)).max() <= 127
+    weights = integers * scale.astype(np.float64)
+    assert (np.abs(values * short.astype(np.float64) - weights) <= short * 0.501).all()
 
 
 @given(weights=hnp.arrays(np.float32, (3, 8, 2), elements=st.floats(-1, 1, width=32)), keep=st.integers(1, 4))
@@ -191,7 +201,7 @@ def test_sparse_layers_are_found_and_flagged_where_the_gpu_has_kernels(make_mode
     x = np.random.default_rng(1).standard_normal((1, 8, 9, 9)).astype(np.float32)
     quantized = _quantized(apply, model, {"x": x})
     assert sparse_layers(Graph(quantized)) == ["y"]
-    assert sparse_layers(Graph(lowered(quantized))) == ["y"]
+    assert sparse_layers(Graph(lowered(quantized, stored_weights=False))) == ["y"]
     compiler = compilers.get("tensorrt")
     assert compiler.compile(quantized, ORIN, tmp_path).options["build"]["sparse"]
     assert not compiler.compile(quantized, _with(ORIN, sm=72), tmp_path).options["build"]["sparse"]

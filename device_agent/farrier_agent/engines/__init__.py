@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, Mapping, Protocol, Type
+from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional, Protocol, Type
 
 from farrier_contracts.bundle import Artifact, Manifest, StoredBundle
 from farrier_contracts.errors import BundleError, MissingToolError
@@ -21,15 +21,28 @@ ENGINES = {
     "litert": "farrier_agent.engines.litert:LiteRt",
     "edgetpu": "farrier_agent.engines.edgetpu:EdgeTpu",
     "openvino": "farrier_agent.engines.openvino:OpenVino",
+    "tensorrt": "farrier_agent.engines.tensorrt:TensorRt",
     "null": "farrier_agent.engines.null:Null",
 }
 
 
+def _quietly(_seconds: float) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class EngineSettings:
-    """How an engine may use the device. `threads` is the number that one run may occupy."""
+    """How an engine may use the device.
+
+    `threads` is the number that one run may occupy. Engines that are built on the device are kept in the folder
+    `kept_engines`, at most `kept_engines_bytes` of them; `building` is told before such a build, with the seconds that
+    it may take.
+    """
 
     threads: int = 1
+    kept_engines: Optional[Path] = None
+    kept_engines_bytes: int = 4 << 30
+    building: Callable[[float], None] = _quietly
 
 
 class Engine(Protocol):

@@ -208,6 +208,7 @@ class Deployments:
                     name,
                     self._listeners.open(name, action.build.release.port),
                     self._run / f"{name}.{action.worker}.stats",
+                    self._config.state / "engines",
                     {"threads": settings.threads, "cache_bytes": settings.cache_bytes},
                 )
             )
@@ -242,6 +243,10 @@ class Deployments:
                     f"{name}: loaded in {message.get('load_ms')} ms, golden cases: {message.get('golden')}"
                 )
                 self._apply((name, slots.Ready(number)))
+            elif event == "building":
+                self._log(f"{name}: an engine is built for this device, which may take minutes")
+                limit_s = min(_seconds(message.get("within_s")), self._config.worker.build_limit_s)
+                self._apply((name, slots.Building(number, limit_s)))
             elif event == "serving":
                 self._apply((name, slots.Serving(number)))
 
@@ -284,3 +289,7 @@ class Deployments:
             self._unsaved = True
         else:
             self._unsaved = False
+
+
+def _seconds(value: Any) -> float:
+    return float(value) if type(value) in (int, float) and value > 0 else 0.0

@@ -23,7 +23,7 @@ from .deployments import Deployments
 from .notify import Notifier
 
 LONGEST_SLEEP_S = 5.0
-STATE_FOLDERS = ("store", "trust", "run", "spool")
+STATE_FOLDERS = ("store", "trust", "run", "spool", "engines")
 
 Log = Callable[[str], None]
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import platform
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from farrier_contracts import __version__, targets
 from farrier_contracts.wire.telemetry import Value
 
+from ..engines.system_packages import TENSORRT, has
 from .measures import UNITS
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-ENGINES = {"onnxruntime": ("onnxruntime",), "litert": ("ai_edge_litert", "tflite_runtime")}
+ENGINES = {
+    "onnxruntime": ("onnxruntime",),
+    "litert": ("ai_edge_litert", "tflite_runtime"),
+    "tensorrt": TENSORRT,
+}
 
 
 class SystemMeter:
@@ -65,7 +69,7 @@ def birth() -> Dict[str, Any]:
         "memory_bytes": memory.get("system.memory.limit", 0),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "engines": [name for name, modules in ENGINES.items() if any(find_spec(m) for m in modules)],
+        "engines": [name for name, modules in ENGINES.items() if any(map(has, modules))],
         "metrics": dict(UNITS),
     }
 

@@ -29,6 +29,7 @@ class Order:
     name: str
     listen_fds: Tuple[int, ...]
     stats: Path
+    engines: Path
     settings: Dict[str, Any]
 
 
@@ -47,7 +48,8 @@ class WorkerProcess:
             arguments = [
                 *("--store", str(order.store), "--digest", order.digest, "--name", order.name),
                 *("--listen-fd", ",".join(map(str, order.listen_fds)), "--control-fd", str(theirs.fileno())),
-                *("--stats", str(order.stats), "--settings", json.dumps(order.settings)),
+                *("--stats", str(order.stats), "--engines", str(order.engines)),
+                *("--settings", json.dumps(order.settings)),
             ]
             try:
                 self._process = subprocess.Popen(

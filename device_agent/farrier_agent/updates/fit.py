@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib import metadata
 
 from farrier_contracts.bundle import Manifest
 from farrier_contracts.errors import BundleError
 
 from ..compatibility import Device, judge
+from ..engines.system_packages import TENSORRT, version
 
 # engine -> the distributions that may bring it, any one of them; () where nothing need be installed
 DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "litert": ("ai-edge-litert", "tflite-runtime"),
+    "edgetpu": ("ai-edge-litert", "tflite-runtime"),  # its own library is no package of Python's
+    "tensorrt": TENSORRT,
     "null": (),
 }
 _ARCH_NAMES = {"arm64": "aarch64", "amd64": "x86_64"}
@@ -42,9 +44,4 @@ def this_device() -> Device:
 
 
 def _version(engine: str) -> str | None:
-    for name in DISTRIBUTIONS[engine]:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None if DISTRIBUTIONS[engine] else "0"
+    return version(DISTRIBUTIONS[engine]) if DISTRIBUTIONS[engine] else "0"

@@ -4,6 +4,7 @@
 
 It speaks newline-delimited JSON on the control socket. From the worker:
 
+    {"event": "building", "within_s": 1800}            it builds an engine first, which may take so long
     {"event": "ready", "load_ms": 81.2, "golden": 8}   loaded, checked and warm; not yet accepting
     {"event": "failed", "reason": "..."}               one sentence; exit code 2 follows
     {"event": "serving"}

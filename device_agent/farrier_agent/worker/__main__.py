@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--listen-fd", default="", help="listening sockets, as 3,4")
     parser.add_argument("--control-fd", type=int, required=True, help="the control socket")
     parser.add_argument("--stats", type=Path, required=True, help="the statistics file")
+    parser.add_argument("--engines", type=Path, help="folder that keeps what engines build on this device")
     parser.add_argument("--settings", default="{}", help="JSON object of limits")
     given = parser.parse_args()
     try:
@@ -34,6 +35,7 @@ def main() -> int:
             listen_fds=tuple(int(fd) for fd in given.listen_fd.split(",") if fd),
             control_fd=given.control_fd,
             stats=given.stats,
+            engines=given.engines,
             settings=settings.parse(given.settings),
         )
     except (UsageError, ValueError) as error:

@@ -15,7 +15,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from farrier_contracts import bundle as bundles
 from farrier_contracts.errors import FarrierError
@@ -47,6 +47,7 @@ class WorkerOptions:
     control_fd: int
     stats: Path
     settings: WorkerSettings
+    engines: Optional[Path] = None
 
 
 class Control:
@@ -130,7 +131,11 @@ async def _load(options: WorkerOptions, stats: Stats, control: Control) -> Runti
     """Load in a thread, so that the end of the supervisor is seen meanwhile; raises FarrierError."""
     loop = asyncio.get_running_loop()
     start = time.monotonic()
-    loading = loop.run_in_executor(None, _open, options, stats, loop)
+
+    def building(seconds: float) -> None:  # in the loading thread
+        asyncio.run_coroutine_threadsafe(control.tell("building", within_s=seconds), loop)
+
+    loading = loop.run_in_executor(None, _open, options, stats, loop, building)
     while not loading.done():
         await asyncio.wait({loading, control.order()}, return_when=asyncio.FIRST_COMPLETED)
         if not loading.done() and (await control.take()).get("do") == "drain":
@@ -144,11 +149,23 @@ async def _load(options: WorkerOptions, stats: Stats, control: Control) -> Runti
     return runtime
 
 
-def _open(options: WorkerOptions, stats: Stats, loop: asyncio.AbstractEventLoop) -> Runtime:
+def _open(
+    options: WorkerOptions,
+    stats: Stats,
+    loop: asyncio.AbstractEventLoop,
+    building: Callable[[float], None],
+) -> Runtime:
     try:
         bundle = bundles.load(options.store, options.digest)
         bundle.verify()
-        return Runtime(bundle, settings=options.settings.runtime, stats=stats, post=loop.call_soon_threadsafe)
+        return Runtime(
+            bundle,
+            settings=options.settings.runtime,
+            stats=stats,
+            post=loop.call_soon_threadsafe,
+            kept_engines=options.engines,
+            building=building,
+        )
     except FarrierError:
         raise
     except Exception as error:

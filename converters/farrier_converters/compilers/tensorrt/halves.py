@@ -24,12 +24,13 @@ LEAST = float(np.finfo(np.float16).smallest_normal)
 
 
 def halved(model: Model) -> Model:
-    """Return a quantized graph whose float operators compute in float16; inputs and outputs keep their types."""
+    """Return a quantized graph whose float operators compute in float16; inputs and outputs keep their types.
+
+    Its weights are stored as int8 (see `lower`).
+    """
     raised = upgrade(model, OPSET, newest=NEWEST)
     graph = Graph(run(raised, Fp16Options(), Context()))
-    for node in [
-        n for n in graph.nodes if standard(n, "QuantizeLinear") and n.input[0] in graph.initializers
-    ]:
+    for node in [n for n in graph.nodes if standard(n, "DequantizeLinear")]:
         _shorten_weights(graph, node)
     types = infer(graph.without_weights())
     for node in [n for n in graph.nodes if standard(n, "QuantizeLinear")]:
@@ -39,26 +40,27 @@ def halved(model: Model) -> Model:
     return graph.build()
 
 
-def shortened(weights: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return float16 weights and scales, the scales rounded up; both broadcast together, as given."""
+def shortened(integers: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return int8 weights and float16 scales that stand for the same numbers, the scales rounded up.
+
+    Both broadcast together, as given.
+    """
     short = scale.astype(np.float16)
     short = np.where(short < scale, np.nextafter(short, np.float16(np.inf)), short).astype(np.float16)
-    integers = np.rint(weights / short.astype(np.float64))
-    return (integers * short).astype(np.float16), short
+    return np.rint(integers * (scale / short.astype(np.float64))).astype(np.int8), short
 
 
 def _shorten_weights(graph: Graph, node: onnx.NodeProto) -> None:
-    weights, scale = graph.constant(node.input[0]), graph.constant(node.input[1])
-    if weights is None or scale is None or weights.dtype != np.float32 or (np.abs(weights) > LARGEST).any():
+    integers, scale = graph.constant(node.input[0]), graph.constant(node.input[1])
+    if integers is None or scale is None or integers.dtype != np.int8 or (scale > LARGEST).any():
         return
-    axis = attribute(node, "axis", 1) % max(weights.ndim, 1)
-    spread = scale.reshape([-1 if a == axis else 1 for a in range(weights.ndim)]) if scale.size > 1 else scale
-    values, short = shortened(weights, spread)
-    source = graph.add_constant(f"{node.input[0]}_half", values)
-    scales = graph.add_constant(f"{node.input[1]}_half", short.reshape(scale.shape))
-    for reader in graph.readers[node.output[0]]:
-        reader.input[1] = scales
-    node.input[0], node.input[1] = source, scales
+    axis = attribute(node, "axis", 1) % max(integers.ndim, 1)
+    spread = (
+        scale.reshape([-1 if a == axis else 1 for a in range(integers.ndim)]) if scale.size > 1 else scale
+    )
+    values, short = shortened(integers, spread)
+    node.input[0] = graph.add_constant(f"{node.input[0]}_half", values)
+    node.input[1] = graph.add_constant(f"{node.input[1]}_half", short.reshape(scale.shape))
 
 
 def _read_halves(graph: Graph, types: dict[str, TensorType], node: onnx.NodeProto) -> None:

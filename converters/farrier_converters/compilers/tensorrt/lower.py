@@ -1,9 +1,10 @@
-"""Write quantized graphs as every TensorRT reads them, with the same integers and scales.
+"""Write quantized graphs as TensorRT's importer reads them, with the same integers and scales.
 
-Up to release 10 its importer takes no stored integers: weights are float32 behind a quantizer of their own, which the
-builder computes once, and biases are plain float32 ("invalid weights type of Int8", "only activation types allowed as
-input to this layer" are its words for the rest: onnx/onnx-tensorrt issue 850, microsoft/onnxruntime issue 14229).
-Only signed integers with a zero point of 0 are read: NVIDIA, "Quantization Schemes".
+Biases are plain float32: it takes no 32-bit integers ("only activation types allowed as input to this layer":
+onnx/onnx-tensorrt issue 850, microsoft/onnxruntime issue 14229). Weights may be stored as int8 from release 10 on (its
+documentation of operators, Constant and Dequantize); before, they are float32 behind a quantizer of their own, which
+the builder computes once ("invalid weights type of Int8": megvii-research/Sparsebit issue 16). Only signed integers
+with a zero point of 0 are read: NVIDIA, "Quantization Schemes".
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from ...model import Model
 PLUMBING = ("QuantizeLinear", "DequantizeLinear")
 
 
-def lowered(model: Model) -> Model:
-    """Return a graph that computes the same; one without quantizers comes back as it is. Raises InputError."""
+def lowered(model: Model, *, stored_weights: bool) -> Model:
+    """Return a graph that computes the same; one without quantizers comes back as it is.
+
+    With `stored_weights`, weights stay int8. Raises InputError for what TensorRT cannot read.
+    """
     if not any(standard(node, *PLUMBING) for node in model.proto.graph.node):
         return model
     graph = Graph(model)
@@ -30,11 +34,10 @@ def lowered(model: Model) -> Model:
         stored = graph.constant(node.input[0])
         if standard(node, "QuantizeLinear") or stored is None:
             continue
-        real = _real(graph, node, stored)
         if stored.dtype == np.int32:
-            _replace_by_constant(graph, node, real)
-        else:
-            _quantize_in_graph(graph, node, real)
+            _replace_by_constant(graph, node, _real(graph, node, stored))
+        elif not stored_weights:
+            _quantize_in_graph(graph, node, _real(graph, node, stored))
     return graph.build()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .model import (
     Action,
     Build,
+    Building,
     Drain,
     Event,
     Fetch,
@@ -32,6 +33,7 @@ from .rules import step
 __all__ = [
     "Action",
     "Build",
+    "Building",
     "Drain",
     "Event",
     "Fetch",

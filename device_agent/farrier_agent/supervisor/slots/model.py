@@ -45,6 +45,7 @@ class Run:
     build: Build
     stage: str
     until: float  # monotonic seconds; a run that is not serving by then is killed
+    given_s: float = 0.0  # from its start until then
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,14 @@ class FetchFailed:
 
 
 @dataclass(frozen=True)
+class Building:
+    """A worker builds an engine before it loads its bundle, which may take so many seconds more."""
+
+    worker: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Ready:
     """A worker has loaded and checked its bundle."""
 
@@ -148,7 +157,7 @@ class Tick:
     """Time has passed."""
 
 
-Event = Union[Want, Fetched, FetchFailed, Ready, Serving, Gone, Hung, Tick]
+Event = Union[Want, Fetched, FetchFailed, Building, Ready, Serving, Gone, Hung, Tick]
 
 
 # --- actions

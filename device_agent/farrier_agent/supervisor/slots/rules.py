@@ -14,6 +14,7 @@ from typing import List, Optional
 from .model import (
     Action,
     Build,
+    Building,
     Drain,
     Event,
     Fetch,
@@ -46,6 +47,7 @@ def step(slot: Slot, event: Event, now: float, *, limits: Limits = Limits()) -> 
         Want: _want,
         Fetched: _fetched,
         FetchFailed: _fetch_failed,
+        Building: _building,
         Ready: _ready,
         Serving: _serving,
         Gone: _gone,
@@ -91,6 +93,14 @@ def _fetch_failed(slot: Slot, event: FetchFailed, now: float, limits: Limits) ->
     attempts = slot.fetching.attempts + 1
     wait = min(limits.fetch_first_s * 2 ** min(attempts - 1, 30), limits.fetch_max_s)
     return replace(slot, fetching=Fetching(event.release, "", attempts, now + wait, event.reason)), []
+
+
+def _building(slot: Slot, event: Building, now: float, limits: Limits) -> Step:
+    run = slot.next
+    if run is None or run.worker != event.worker or run.stage != "starting" or run.given_s > limits.start_s:
+        return slot, []  # once for each run
+    longer = replace(run, until=run.until + event.seconds, given_s=run.given_s + event.seconds)
+    return replace(slot, next=longer), []
 
 
 def _ready(slot: Slot, event: Ready, now: float, limits: Limits) -> Step:
@@ -144,7 +154,7 @@ def _tick(slot: Slot, event: Tick, now: float, limits: Limits) -> Step:
         actions.append(Fetch(slot.fetching.release))  # type: ignore[union-attr]
     if slot.next and now >= slot.next.until:
         late = slot.next.worker
-        slot, more = _gone(slot, Gone(late, f"it was not ready within {limits.start_s:g} s"), now, limits)
+        slot, more = _gone(slot, Gone(late, f"it was not ready within {slot.next.given_s:g} s"), now, limits)
         actions += [Kill(late), *more]
     return slot, actions
 
@@ -176,7 +186,7 @@ def _reject(slot: Slot, release: Release, reason: str) -> Step:
 
 
 def _start(slot: Slot, build: Build, now: float, limits: Limits) -> Step:
-    run = Run(slot.workers, build, "starting", now + limits.start_s)
+    run = Run(slot.workers, build, "starting", now + limits.start_s, limits.start_s)
     return replace(slot, next=run, workers=slot.workers + 1), [Start(run.worker, build)]
 
 

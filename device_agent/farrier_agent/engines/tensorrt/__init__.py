@@ -1,0 +1,78 @@
+"""TensorRT on an NVIDIA GPU: the engine is built here, once, from the bundle's graph and recipe, and then kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, Mapping
+
+import numpy as np
+
+from farrier_contracts.bundle import Artifact, Manifest
+from farrier_contracts.engine_build import EngineBuild
+from farrier_contracts.errors import BundleError
+
+from .. import EngineSettings
+from . import library
+from .build import Job, build
+from .cuda import Cuda
+from .plans import Identity, Plans
+from .session import Session, UnreadablePlanError
+
+
+class TensorRt:
+    """One engine with its buffers on the GPU."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @classmethod
+    def load(cls, path: Path, manifest: Manifest, artifact: Artifact, settings: EngineSettings) -> TensorRt:
+        """Take the engine that was built before for this graph, recipe, library and GPU, or build it.
+
+        Raises BundleError where it cannot be built or is not what the manifest says, MissingToolError without
+        TensorRT's Python bindings or CUDA.
+        """
+        recipe = EngineBuild.from_dict(artifact.options.get("build", {}))
+        runtime, cuda = library.find(), Cuda()
+        identity = Identity(
+            graph=manifest.parts[artifact.part].sha256,
+            recipe=recipe.digest,
+            library=f"{runtime.kind} {runtime.version}",
+            gpu=cuda.device(),
+        )
+        plans = Plans(settings.kept_engines, identity, most_bytes=settings.kept_engines_bytes)
+        job = Job(path, recipe, runtime)
+        kept = plans.get()
+        plan = kept or _built(plans, job, settings)
+        try:
+            session = Session(runtime.module, cuda, plan)
+        except UnreadablePlanError as error:
+            if kept is None:  # it was built a moment ago
+                raise BundleError(f"TensorRT {runtime.version} cannot load what it built: {error}") from None
+            plans.forget()
+            session = Session(runtime.module, cuda, _built(plans, job, settings))
+        try:
+            session.check(manifest)
+        except BundleError:
+            session.close()
+            raise
+        return cls(session)
+
+    @classmethod
+    def version(cls) -> str:
+        """Return the library's version."""
+        return library.find().version
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        """Copy the inputs to the GPU, run, and copy the outputs back."""
+        return self._session.run(inputs)
+
+    def close(self) -> None:
+        """Give the GPU's memory back."""
+        self._session.close()
+
+
+def _built(plans: Plans, job: Job, settings: EngineSettings) -> bytes:
+    settings.building(job.recipe.limit_s)
+    with plans.making() as scratch:
+        return plans.put(build(job, scratch, plans.timing))
