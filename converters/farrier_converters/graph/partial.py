@@ -155,7 +155,7 @@ def _result(op: str, left: int, right: int) -> int | None:
     if op == "Div":
         return left // right if left >= 0 and right > 0 else None
     value = left + right if op == "Add" else left - right if op == "Sub" else left * right
-    return value if abs(value) < 1 << 31 else None
+    return value if abs(value) < 1 << 53 else None
 
 
 RULES = {

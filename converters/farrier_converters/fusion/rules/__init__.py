@@ -19,11 +19,11 @@ from .windows import WINDOW_RULES
 TIDYING: tuple[Rule, ...] = (NOTHING, RESHAPE, DUPLICATES, *MOVES)
 # What makes one operator of several.
 FUSING: tuple[Rule, ...] = (
+    NORMS,
+    SOFTMAX,
     *WINDOW_RULES,
     *LAYER_RULES,
     *ACTIVATION_RULES,
-    NORMS,
-    SOFTMAX,
     SCALARS,
     *THROUGH,
     NOTHING,

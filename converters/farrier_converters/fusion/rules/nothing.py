@@ -23,7 +23,11 @@ def find(site: Site, node: onnx.NodeProto) -> Rewrite | None:
     source = CASES[node.op_type](site, node)
     if not source or not can_alias(site.graph, node.output[0], source):
         return None
-    return Rewrite((node,), aliases={node.output[0]: source})
+    aliases = {node.output[0]: source}
+    if node.op_type in IDEMPOTENT:  # a proof needs the first one too, which stays
+        first = site.graph.producer[source]
+        return Rewrite((first, node), (first,), aliases)
+    return Rewrite((node,), aliases=aliases)
 
 
 def _always(_site: Site, node: onnx.NodeProto) -> str | None:
