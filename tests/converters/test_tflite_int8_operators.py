@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from onnx import parser
 
 from farrier_contracts.targets import ARITHMETICS
@@ -94,9 +92,7 @@ CASES = {
     "max-pool": Case(
         IMAGE, "y = MaxPool <kernel_shape=[3,3], pads=[1,1,1,1], strides=[1,1]> (x)", "MAX_POOL_2D"
     ),
-    "average-pool": Case(
-        IMAGE, "y = AveragePool <kernel_shape=[2,2], strides=[2,2]> (x)", "AVERAGE_POOL_2D"
-    ),
+    "average-pool": Case(IMAGE, "y = AveragePool <kernel_shape=[2,2], strides=[2,2]> (x)", "AVERAGE_POOL_2D"),
     "global-average": Case(IMAGE, "y = GlobalAveragePool (x)", "MEAN RESHAPE?"),
     "mean": Case("float[n,3,8] x", "y = ReduceMean <axes=[2], keepdims=0> (x)", "MEAN"),
     "reduce-max": Case("float[n,3,8] x", "y = ReduceMax <axes=[2]> (x)", "REDUCE_MAX"),
@@ -137,7 +133,9 @@ def model_of(case: Case, seed: int = 0) -> Model:
             name, _, numbers = text.partition(":")
             declared.append(f"int64[{numbers.count(',') + 1}] {name} = {{{numbers}}}")
     kept = f" <{', '.join(declared)}>" if declared else ""
-    text = f'<ir_version: 8, opset_import: ["": 17]> g ({case.inputs}) => (float[*] y){kept} {{ {case.body} }}'
+    text = (
+        f'<ir_version: 8, opset_import: ["": 17]> g ({case.inputs}) => (float[*] y){kept} {{ {case.body} }}'
+    )
     return from_proto(parser.parse_model(text.replace("float[*] y", "float y")), "g")
 
 
