@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from ...graph.edit import attribute, set_attribute, standard
+from ...graph.edit import SMALL_ELEMENTS, attribute, set_attribute, standard
 from ..affine import ELEMENTWISE, LAYERS, affine_of, layer, with_weights
 from ..record import Rewrite, Rule
 from ..site import Site, copy
@@ -88,14 +88,20 @@ def gemm(site: Site, node: onnx.NodeProto) -> Rewrite | None:
 
 
 def one_by_one(site: Site, node: onnx.NodeProto) -> Rewrite | None:
-    """Put constant scales and shifts of a constant into one: (x * a) * b is x * (a * b)."""
+    """Put constant scales and shifts of a constant into one: (x * a) * b is x * (a * b).
+
+    Not where a large constant has to stay for others who read it: the file would hold both.
+    """
     before = site.maker(node.input[0], node.op_type) or site.maker(node.input[1], node.op_type)
     if before is None or site.graph.only_reader(before.output[0]) is not node:
         return None
     inner, outer = _split(site, before), _split(site, node)
     if inner is None or outer is None:
         return None
-    source, first, second = *inner, outer[1]
+    source, first, second = inner[0], inner[1], outer[1]
+    stays = [v for _, v, name in (inner, outer) if len(site.graph.readers[name]) > 1 or site.graph.kept(name)]
+    if max((value.size for value in stays), default=0) > SMALL_ELEMENTS:
+        return None
     with np.errstate(all="ignore"):
         joined = first * second if standard(node, "Mul") else first + second
     if joined.size > max(first.size, second.size) or not np.isfinite(joined).all():
@@ -105,7 +111,8 @@ def one_by_one(site: Site, node: onnx.NodeProto) -> Rewrite | None:
     return Rewrite((before, node), (made,))
 
 
-def _split(site: Site, node: onnx.NodeProto) -> tuple[str, np.ndarray] | None:
+def _split(site: Site, node: onnx.NodeProto) -> tuple[str, np.ndarray, str] | None:
+    """Return what a constant scales or shifts, the constant, and its name."""
     for position in (1, 0):
         value = site.constant(node.input[position])
         if (
@@ -113,7 +120,7 @@ def _split(site: Site, node: onnx.NodeProto) -> tuple[str, np.ndarray] | None:
             and value.dtype == np.float32
             and node.input[1 - position] not in site.graph.initializers
         ):
-            return node.input[1 - position], value
+            return node.input[1 - position], value, node.input[position]
     return None
 
 
