@@ -72,15 +72,6 @@ class Annotates(Protocol):
 
 
 @runtime_checkable
-class Fits(Protocol):
-    """Rules over ONNX graphs that hang on the board."""
-
-    def fitted(self, parameters: Mapping[str, str | int | float]) -> OnnxRules:
-        """Return the rules for a toolchain's parameters."""
-        ...
-
-
-@runtime_checkable
 class Fitting(Protocol):
     """Rules that differ from board to board."""
 

@@ -10,7 +10,7 @@ from ..tflite.file import TfliteFile
 from . import rules
 from .network import Network, of_onnx, of_tflite
 from .partitions import Partition, crossing_bytes, partition, peak_activation_bytes
-from .placement import Annotates, Fits, Placement
+from .placement import Annotates, Placement
 from .source import AS_IF, Source
 
 
@@ -63,7 +63,6 @@ def predict(source: Source, target: Target, toolchain: Toolchain) -> Prediction:
     if reads_tflite(toolchain):
         return _of_tflite(source, target, toolchain)
     found = rules.of_onnx(toolchain.rules, toolchain.parameters)
-    found = found.fitted(toolchain.parameters) if isinstance(found, Fits) else found
     placements = found.place(source.onnx)
     notes = found.notes(source.onnx, placements, toolchain.parameters) if isinstance(found, Annotates) else []
     return _sum_up(target, toolchain, of_onnx(source.onnx), placements, notes)

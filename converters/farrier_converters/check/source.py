@@ -39,11 +39,12 @@ def is_tflite(path: Path) -> bool:
 
 
 class Source:
-    """A model file; reading raises InputError in one sentence."""
+    """A model file, or a `model` that was read from it before; reading raises InputError in one sentence."""
 
-    def __init__(self, path: Path, settings: models.ModelSettings) -> None:
+    def __init__(self, path: Path, settings: models.ModelSettings, model: models.Model | None = None) -> None:
         self.path = path
         self._settings = settings
+        self._given = model
 
     @cached_property
     def onnx(self) -> OnnxGraph:
@@ -66,7 +67,7 @@ class Source:
 
     @cached_property
     def _model(self) -> models.Model:
-        return models.load(self.path, settings=self._settings)
+        return self._given or models.load(self.path, settings=self._settings)
 
     @cached_property
     def _lowered(self) -> TfliteFile:

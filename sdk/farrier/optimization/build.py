@@ -38,6 +38,7 @@ class Built:
     batch: int = 1  # rows per calibration run
     twin: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # of the artifact, for its engine
+    notes: tuple[str, ...] = ()  # the compiler's
     runs: Path | None = None  # what a stand-in for the engine runs, where that is not the artifact itself
 
     def same_as(self, other: Built) -> bool:
@@ -86,7 +87,16 @@ def build(
     compiler = compilers.get(toolchain.compiler)
     folder.mkdir()
     made = compiler.compile(graph, toolchain, folder)
-    built = Built(candidate, graph, made.path, digests, batch, options=made.options, runs=made.runs)
+    built = Built(
+        candidate,
+        graph,
+        made.path,
+        digests,
+        batch,
+        options=made.options,
+        notes=made.notes,
+        runs=made.runs,
+    )
     own = own_arithmetic(toolchain, targets.host())
     if built.faithful or own is None or not timed:
         return built

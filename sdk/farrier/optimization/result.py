@@ -28,6 +28,10 @@ class Entry:
     latency: Latency | None = None
     size_bytes: int | None = None
     peak_memory_bytes: int | None = None
+    engine: str = ""
+    stand_in: str = (
+        ""  # the engine that answered here, where the target's cannot be had; its times do not count
+    )
     arithmetic: str = KERNELS  # that the metric was measured in; latency and memory always are of the kernels
 
     def to_document(self) -> dict[str, Any]:
@@ -36,6 +40,8 @@ class Entry:
         return {
             "name": self.name,
             "precision": self.precision,
+            "engine": self.engine,
+            "stand_in": self.stand_in or None,
             "kept": self.kept,
             "reason": self.reason,
             "artifact": self.artifact,
@@ -71,6 +77,8 @@ class Entry:
         return Entry(
             name=document["name"],
             precision=document["precision"],
+            engine=document.get("engine", ""),
+            stand_in=document.get("stand_in") or "",
             kept=document["kept"],
             reason=document["reason"],
             artifact=document.get("artifact"),

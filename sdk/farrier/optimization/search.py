@@ -76,7 +76,7 @@ def search(job: Job, stage: Path, progress: Progress) -> Found:
     free = job.rows.evaluation.fixed_batch is None
     profile = trial.profile(delivered, job.rows.evaluation, job.settings.trial, free=free)
     noisy = max((e.latency.spread for e in entries.values() if e.latency), default=0.0)
-    warnings = (*job.warnings, *sentences.stand_in(entries.values(), job.target.name))
+    warnings = (*job.warnings, *delivered.notes, *sentences.stand_in(entries.values(), job.target.name))
     warnings = (*warnings, *portable.warnings(forecast.outlooks, choice.delivered))
     if noisy > NOISY_SPREAD:
         warnings = (*warnings, sentences.busy(noisy))
@@ -202,7 +202,15 @@ def _choose(entries: Mapping[str, Entry], builds: Mapping[str, Built], job: Job)
 
 
 def _left_out(candidate: Candidate, reason: str, job: Job) -> Entry:
-    return Entry(candidate.name, candidate.precision, reason=reason, metric_name=job.metric.name)
+    toolchain = candidate.toolchain
+    return Entry(
+        candidate.name,
+        candidate.precision,
+        reason=reason,
+        metric_name=job.metric.name,
+        engine=toolchain.engine,
+        stand_in=toolchain.stand_in,
+    )
 
 
 def _part(progress: Progress, start: float, span: float) -> Progress:

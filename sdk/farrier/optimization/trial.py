@@ -196,7 +196,14 @@ def profile(
 
 def _blank(built: Built, metric: metrics.Metric) -> Entry:
     c = built.candidate
-    return Entry(c.name, c.precision, metric_name=metric.name, size_bytes=built.size_bytes)
+    return Entry(
+        c.name,
+        c.precision,
+        metric_name=metric.name,
+        size_bytes=built.size_bytes,
+        engine=c.toolchain.engine,
+        stand_in=c.toolchain.stand_in,
+    )
 
 
 @contextlib.contextmanager

@@ -65,6 +65,12 @@ def verdict(document: Mapping[str, Any]) -> str:
     relative = document["metric"]["relative"]
     change = drop(document["drop"], relative=relative)
     shown = "unchanged" if change == "0" else change
+    if delivered.get("stand_in"):
+        return (
+            f"{delivered['name']} is delivered for {delivered['engine']}: {times(document['shrink'])} smaller, "
+            f"{document['metric']['name']} {shown} ({metric(delivered['metric']['value'], relative=relative)}), "
+            f"answered by {delivered['stand_in']} here; how fast it is shows on the device."
+        )
     return (
         f"{delivered['name']} is delivered: {times(document['speedup'])} as fast as the original, "
         f"{times(document['shrink'])} smaller, {document['metric']['name']} {shown} "

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from farrier_converters.ledger import ledger
 from farrier_converters.search import Candidate
 
 from ... import report
@@ -21,6 +20,7 @@ from ..recipe import ORIGINAL
 from ..result import Entry, Result
 from . import lock as locks
 from . import pack
+from .operators import entries_of
 
 BUNDLE_FILE = "model.farrier"
 BASELINE_STEM = "original"
@@ -45,6 +45,8 @@ def deliver(d: Delivery, stage: Path, out: Path, *, name: str | None, version: s
     """Write all files into `stage`, which becomes `out`, and return the result as it will lie there."""
     kept = _place(d, stage)
     checks = pack.vectors(kept, d.job.rows.evaluation, d.job.settings.trial.child)
+    operators = entries_of(kept, d.job.target)
+    shutil.rmtree(stage / "build")  # with every candidate that is not delivered
     entries = tuple(_placed(e, kept, d.original) for e in d.entries)
     facts = {
         "artifact": file_digest(kept.path),
@@ -80,7 +82,7 @@ def deliver(d: Delivery, stage: Path, out: Path, *, name: str | None, version: s
         delivered=delivered,
         entries=entries,
         profile=d.profile,
-        ledger=[asdict(entry) for entry in ledger(kept.model, d.job.target)],
+        ledger=[asdict(entry) for entry in operators],
         warnings=d.job.warnings,
         environment=lock["environment"],
         recipe=recipe.document([kept.candidate])["candidate"][0],
@@ -95,12 +97,11 @@ def deliver(d: Delivery, stage: Path, out: Path, *, name: str | None, version: s
 
 
 def _place(d: Delivery, stage: Path) -> Built:
-    """Put the delivered artifact and the original beside each other; drop every other candidate."""
+    """Put the delivered artifact and the original beside each other."""
     original, kept = d.original.path, d.delivered.path
     shutil.copyfile(original, stage / f"{BASELINE_STEM}{original.suffix}")
     target = stage / f"model{kept.suffix}"
     shutil.copyfile(kept, target)
-    shutil.rmtree(stage / "build")
     return replace(d.delivered, path=target)
 
 
