@@ -36,6 +36,7 @@ class _Writer:
     def __init__(self, size: int) -> None:
         self.b = flatbuffers.Builder(size)
         self.buffers: dict[bytes, int] = {b"": 0}  # content -> number
+        self.arrays: dict[tuple[str, bytes], int] = {}  # type and content -> position
         self.positions: list[int] = []
 
     def model(self, file: TfliteFile) -> bytearray:
@@ -119,8 +120,8 @@ class _Writer:
         if not len(tensor.scales):
             return 0
         fields = {
-            2: self.b.CreateNumpyVector(tensor.scales.astype("<f4")),
-            3: self.b.CreateNumpyVector(tensor.zero_points.astype("<i8")),
+            2: self.array(tensor.scales.astype("<f4")),
+            3: self.array(tensor.zero_points.astype("<i8")),
         }
         self.b.StartObject(7)
         self.links(fields)
@@ -184,7 +185,14 @@ class _Writer:
         return self.b.EndVector()
 
     def integers(self, values: Iterable[int]) -> int:
-        return self.b.CreateNumpyVector(np.array([int(v) for v in values], "<i4"))
+        return self.array(np.array([int(v) for v in values], "<i4"))
+
+    def array(self, values: np.ndarray) -> int:
+        """Write numbers; equal ones are written once: shapes, and the zero points of so many channels."""
+        key = values.dtype.str, values.tobytes()
+        if key not in self.arrays:
+            self.arrays[key] = self.b.CreateNumpyVector(values)
+        return self.arrays[key]
 
     def links(self, fields: dict[int, int]) -> None:
         """Point to children of the table that is being written; 0 is none."""
