@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from farrier_contracts.errors import InputError
 from farrier_converters.tflite import schema, write
 from farrier_converters.tflite.file import Operator, Signature, Tensor, TfliteFile, read
-from farrier_converters.tflite.versions import RUNTIMES, first_runtime, version, versioned
+from farrier_converters.tflite.runtimes import RUNTIMES
+from farrier_converters.tflite.versions import first_runtime, version, versioned
 
 NOTHING = np.zeros(0, np.float32), np.zeros(0, np.int64)
 NAMES = st.text(max_size=12)
