@@ -132,7 +132,8 @@ def test_everything_is_aligned(file):
     assert vector(buffers[0], 0, 1) == []
     for buffer in buffers[1:]:
         assert vector(buffer, 0, 1)[0] % write.ALIGNMENT == 0
-    graph = [place + at(place) for place in vector(root, 2, 4)][0]
+    (first,) = vector(root, 2, 4)
+    graph = first + at(first)
     for place in vector(graph, 0, 4):
         quantization = field(place + at(place), 4)
         vector(place + at(place), 0, 4)
