@@ -193,3 +193,26 @@ def test_the_compiler_writes_what_litert_opens(make_model, tmp_path):
     compiled = compilers.get("tflite").compile(model, toolchain, tmp_path)
     assert compiled.path == tmp_path / "test.tflite"
     assert compiled.path.read_bytes()[4:8] == b"TFL3"
+
+
+@needs_litert
+def test_half_precision_is_weights_of_16_bits_and_arithmetic_of_32(resnet20, apply, tmp_path):
+    fused = apply(resnet20, "clean", "fuse")
+    rounded = onnx.ModelProto()
+    rounded.CopyFrom(fused.proto)
+    for tensor in rounded.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            wide = onnx.numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(wide, tensor.name))
+    half = apply(fused, "fp16")
+    counts = compare(half, tmp_path, tensors(resnet20, 2), reference=from_proto(rounded, "rounded"))
+    assert counts["DEQUANTIZE"] >= 19
+    assert counts["TRANSPOSE"] == counts["CAST"] == 0
+    small, whole = len(write(convert(half)[0])), len(write(convert(fused)[0]))
+    assert small < 0.58 * whole
+
+
+def test_half_precision_inputs_are_refused(make_model):
+    model = make_model([relu("x", "y")], {"x": [1, 4]}, ["y"], dtype=onnx.TensorProto.FLOAT16)
+    with pytest.raises(ConversionError, match="TFL003 input 'x'"):
+        convert(model)
