@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from farrier_contracts.errors import InputError
 from farrier_converters.tflite import schema, write
 from farrier_converters.tflite.file import Operator, Signature, Tensor, TfliteFile, read
-from farrier_converters.tflite.versions import RUNTIMES, first_runtime, version, versioned
+from farrier_converters.tflite.runtimes import RUNTIMES
+from farrier_converters.tflite.versions import first_runtime, version, versioned
 
 NOTHING = np.zeros(0, np.float32), np.zeros(0, np.int64)
 NAMES = st.text(max_size=12)
@@ -131,7 +132,8 @@ def test_everything_is_aligned(file):
     assert vector(buffers[0], 0, 1) == []
     for buffer in buffers[1:]:
         assert vector(buffer, 0, 1)[0] % write.ALIGNMENT == 0
-    graph = [place + at(place) for place in vector(root, 2, 4)][0]
+    (first,) = vector(root, 2, 4)
+    graph = first + at(first)
     for place in vector(graph, 0, 4):
         quantization = field(place + at(place), 4)
         vector(place + at(place), 0, 4)

@@ -1,6 +1,6 @@
 """The version of each operator's definition that a file needs, and the oldest runtime that knows it.
 
-Sources: tensorflow/lite/tools/versioning/op_version.cc and runtime_version.cc. A runtime refuses a file whose operators
+Source: tflite/tools/versioning/op_version.cc of LiteRT. A runtime refuses a file whose operators
 are newer than it is, so that each operator gets the lowest version that holds what it uses.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from .file import Operator, Tensor, TfliteFile
+from .runtimes import RUNTIMES
 
 Kinds = tuple[str, ...]  # element types of the inputs
 Rule = Callable[[Operator, Sequence[Tensor | None], Kinds], int]
@@ -20,6 +21,7 @@ SQUARED_DIFFERENCE DEPTH_TO_SPACE EXP LOG REDUCE_PROD BATCH_MATMUL PACK L2_NORMA
 """
 INT8_IS_2 = frozenset(_INT8_IS_2.split())
 BYTES = ("int8", "uint8")
+RUNTIME = "min_runtime_version"  # the entry of the metadata, 16 bytes
 
 
 def versioned(file: TfliteFile) -> TfliteFile:
@@ -30,9 +32,6 @@ def versioned(file: TfliteFile) -> TfliteFile:
     )
     kept = tuple(entry for entry in file.metadata if entry[0] != RUNTIME)
     return replace(file, operators=operators, metadata=(*kept, (RUNTIME, oldest.encode().ljust(16, b"\0"))))
-
-
-RUNTIME = "min_runtime_version"
 
 
 def version(operator: Operator, tensors: Sequence[Tensor]) -> int:
@@ -66,6 +65,11 @@ def _per_channel(tensor: Tensor | None) -> bool:
     return tensor is not None and len(tensor.scales) > 1
 
 
+def _by_pair(kinds: Kinds, table: dict[tuple[str, ...], int], default: int) -> int:
+    """Return the version for the types of an input and of weights."""
+    return table.get(kinds[:2], default)
+
+
 def _conv(operator: Operator, inputs: Sequence[Tensor | None], kinds: Kinds) -> int:
     x, weight = inputs[0], inputs[1]
     if x is not None and weight is not None and x.shape[-1] != weight.shape[-1]:
@@ -74,7 +78,7 @@ def _conv(operator: Operator, inputs: Sequence[Tensor | None], kinds: Kinds) -> 
         return 3
     if kinds[:2] == ("float32", "int8"):
         return 5 if _per_channel(weight) else 2
-    return {("int8", "int4"): 7, ("int16", "int8"): 4}.get(kinds[:2], 1)
+    return _by_pair(kinds, {("int8", "int4"): 7, ("int16", "int8"): 4}, 1)
 
 
 def _depthwise(operator: Operator, inputs: Sequence[Tensor | None], kinds: Kinds) -> int:
@@ -83,7 +87,7 @@ def _depthwise(operator: Operator, inputs: Sequence[Tensor | None], kinds: Kinds
     if kinds[:2] == ("float32", "int8"):
         return 6 if _per_channel(inputs[1]) else 4
     dilated = operator.options.get("dilation_w", 1) != 1 or operator.options.get("dilation_h", 1) != 1
-    return {("int8", "int4"): 7, ("int16", "int8"): 5}.get(kinds[:2], 2 if dilated else 1)
+    return _by_pair(kinds, {("int8", "int4"): 7, ("int16", "int8"): 5}, 2 if dilated else 1)
 
 
 def _dense(operator: Operator, inputs: Sequence[Tensor | None], kinds: Kinds) -> int:
@@ -93,9 +97,13 @@ def _dense(operator: Operator, inputs: Sequence[Tensor | None], kinds: Kinds) ->
         return 6
     if operator.options.get("keep_dims"):
         return 5
-    return {("int8", "int8"): 4, ("int8", "int4"): 10, ("float32", "int8"): 3, ("int16", "int8"): 7}.get(
-        kinds[:2], 1
-    )
+    table: dict[tuple[str, ...], int] = {
+        ("int8", "int8"): 4,
+        ("int8", "int4"): 10,
+        ("float32", "int8"): 3,
+        ("int16", "int8"): 7,
+    }
+    return _by_pair(kinds, table, 1)
 
 
 def _multiply(_operator: Operator, inputs: Sequence[Tensor | None], kinds: Kinds) -> int:
@@ -205,104 +213,3 @@ RULES: dict[str, Rule] = {
     "WHERE": lambda _o, _i, kinds: 1 if kinds[0] == "bool" else 2,
 }
 _SUB = _high_rank(4, 3, {"int8": 2}, broadcast=True)
-
-# By operator, the release that knows each of its versions; operators that are not listed came with 1.14.0.
-RUNTIMES: dict[str, tuple[str, ...]] = {
-    name: tuple(releases.split())
-    for name, releases in {
-        "ABS": "1.13.0 2.4.0 2.5.0 2.6.0 2.14.0",
-        "ADD": "1.5.0 1.14.0 2.4.0 2.6.0 2.13.0",
-        "ARG_MAX": "1.9.0 1.14.0 2.9.0",
-        "ARG_MIN": "1.9.0 1.14.0 2.9.0",
-        "AVERAGE_POOL_2D": "1.5.0 1.14.0 2.3.0",
-        "ATAN2": "2.10.0",
-        "BATCH_MATMUL": "2.3.0 2.3.0 2.4.0 2.5.0",
-        "BATCH_TO_SPACE_ND": "1.6.0 1.14.0 2.3.0",
-        "BITWISE_XOR": "2.12.0",
-        "BROADCAST_TO": "2.5.0 2.5.0 2.5.0",
-        "CAST": "1.5.0 2.7.0 2.8.0 2.9.0 2.12.0 2.16.0 2.18.0",
-        "CONCATENATION": "1.5.0 1.14.0 2.3.0",
-        "CONV_2D": "1.5.0 1.14.0 1.14.0 2.3.0 2.4.0 2.9.0 2.13.0",
-        "CONV_3D": "2.5.0",
-        "CONV_3D_TRANSPOSE": "2.6.0",
-        "CUMSUM": "2.4.0",
-        "DEPTHWISE_CONV_2D": "1.5.0 1.12.0 1.14.0 2.2.0 2.3.0 2.3.0 2.13.0",
-        "DEPTH_TO_SPACE": "2.1.0 2.5.0",
-        "DEQUANTIZE": "1.13.1 1.14.0 1.15.0 2.2.0 2.7.0 2.18.0",
-        "DIV": "1.6.0 2.3.0",
-        "EQUAL": "1.14.0 1.14.0 2.3.0",
-        "EXP": "1.7.0 2.12.0",
-        "EXPAND_DIMS": "1.10.0",
-        "FILL": "1.13.0 2.3.0 2.5.0 2.12.0",
-        "FLOOR": "1.9.0",
-        "FLOOR_DIV": "1.14.0 1.14.0 2.12.0",
-        "FLOOR_MOD": "1.13.0 2.12.0",
-        "FULLY_CONNECTED": "1.5.0 1.10.0 1.14.0 1.14.0 2.0.0 2.1.0 2.3.0 2.3.0 2.3.0 2.11.0 2.15.0 2.17.0",
-        "GATHER": "1.6.0 1.14.0 1.15.0 2.4.0 2.5.0 2.13.0",
-        "GATHER_ND": "1.14.0 2.3.0 2.5.0 2.13.0 2.16.0",
-        "GELU": "2.9.0 2.9.0",
-        "HARD_SWISH": "1.15.0",
-        "LEAKY_RELU": "1.13.1 2.3.0",
-        "LOCAL_RESPONSE_NORMALIZATION": "1.5.0",
-        "LOG": "1.14.0 2.12.0",
-        "LOGICAL_AND": "1.11.0",
-        "LOGICAL_NOT": "1.11.0",
-        "LOGICAL_OR": "1.11.0",
-        "MAXIMUM": "1.14.0 1.14.0 2.3.0 2.3.0",
-        "MAX_POOL_2D": "1.5.0 1.14.0 2.3.0",
-        "MEAN": "1.6.0 1.14.0 2.4.0",
-        "MINIMUM": "1.14.0 1.14.0 2.3.0 2.3.0",
-        "MIRROR_PAD": "1.13.1 2.3.0 2.12.0",
-        "MUL": "1.5.0 1.14.0 1.15.0 2.3.0 2.6.0 2.11.0 2.13.0",
-        "NEG": "1.9.0",
-        "NOT_EQUAL": "1.14.0 1.14.0 2.3.0",
-        "ONE_HOT": "1.11.0",
-        "PACK": "1.11.0 1.14.0 2.3.0",
-        "PAD": "1.5.0 1.14.0 2.4.0 2.6.0",
-        "PADV2": "1.9.0 1.14.0 2.4.0 2.6.0",
-        "POW": "1.10.0",
-        "PRELU": "1.8.0",
-        "QUANTIZE": "1.14.0 1.15.0 2.7.0",
-        "RANGE": "1.13.0 2.14.0",
-        "REDUCE_ALL": "2.6.0",
-        "REDUCE_ANY": "1.11.0",
-        "REDUCE_MAX": "1.11.0 1.14.0 2.5.0",
-        "REDUCE_MIN": "1.11.0 1.14.0 2.5.0",
-        "REDUCE_PROD": "1.11.0 2.6.0",
-        "RELU": "1.5.0 2.1.0 2.5.0",
-        "RELU6": "1.5.0 1.14.0 2.5.0",
-        "RELU_N1_TO_1": "1.5.0",
-        "RESHAPE": "1.5.0",
-        "RESIZE_BILINEAR": "1.7.0 1.14.0 2.2.0 2.5.0",
-        "RESIZE_NEAREST_NEIGHBOR": "1.13.1 1.14.0 2.3.0 2.4.0",
-        "REVERSE_V2": "1.14.0 2.2.0 2.5.0",
-        "RIGHT_SHIFT": "2.12.0",
-        "RSQRT": "1.10.0 2.5.0 2.12.0",
-        "SCATTER_ND": "2.1.0",
-        "SELECT": "1.14.0 1.14.0 2.12.0",
-        "SELECT_V2": "2.2.0",
-        "SHAPE": "1.10.0",
-        "SIGN": "2.12.0 2.12.0",
-        "SIN": "1.9.0",
-        "SLICE": "1.14.0 1.14.0 1.14.0 2.4.0 2.5.0",
-        "SOFTMAX": "1.5.0 1.14.0 2.3.0",
-        "SPACE_TO_BATCH_ND": "1.6.0 1.14.0 2.3.0",
-        "SPACE_TO_DEPTH": "1.5.0 1.14.0",
-        "SPLIT": "1.5.0 1.14.0 1.14.0 2.3.0",
-        "SPLIT_V": "1.13.1 2.3.0",
-        "SQRT": "1.10.0",
-        "SQUARE": "1.12.0",
-        "SQUARED_DIFFERENCE": "1.13.1 2.5.0",
-        "SQUEEZE": "1.6.0 2.5.0",
-        "STRIDED_SLICE": "1.6.0 1.14.0 2.1.0 2.2.0 2.5.0 2.6.0",
-        "SUB": "1.6.0 1.14.0 2.3.0 2.4.0 2.4.0",
-        "SUM": "1.10.0 1.15.0",
-        "TILE": "1.10.1 2.2.0 2.8.0",
-        "TOPK_V2": "1.7.0 1.14.0",
-        "TRANSPOSE": "1.6.0 1.14.0 1.15.0 2.3.0 2.4.0 2.12.0",
-        "TRANSPOSE_CONV": "1.9.0 2.2.0 2.3.0 2.13.0",
-        "UNIDIRECTIONAL_SEQUENCE_LSTM": "1.13.1 1.14.0 2.3.0 2.12.0",
-        "UNPACK": "1.11.0 1.14.0 2.2.0 2.3.0",
-        "WHERE": "1.14.0 2.8.0",
-    }.items()
-}

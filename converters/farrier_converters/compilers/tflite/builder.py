@@ -367,7 +367,9 @@ class Builder:
 
 def _complete(record: _Record) -> dict[str, Any]:
     """Return an operator's options with the defaults that a reader of the file will find."""
-    options = {key: default for key, (_, _, default) in schema.OPTIONS.get(record.name, {}).items()}
+    options: dict[str, Any] = {
+        key: default for key, (_, _, default) in schema.OPTIONS.get(record.name, {}).items()
+    }
     if record.name in schema.LISTS:
         options[schema.LISTS[record.name][0]] = []
     unknown = set(record.options) - set(options)

@@ -27,7 +27,9 @@ from .prepare import Prepared, free_batch, prepare
 from .quantized import CONVERSIONS, lower, why_float
 
 FOLD_BYTES = 1 << 24  # of a result that is computed here
-FLOATS = ("float16", "bfloat16")  # arithmetic on them is done in float32
+# Weights of 16 bits stay so in the file, and are widened when it is opened; arithmetic on them is float32's.
+FLOATS = ("float16", "bfloat16")
+HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ def _inputs(
     for info in prepared.graph.inputs:
         try:
             value = _value(prepared, info.name)
+            if info.type.tensor_type.elem_type in HALVES:
+                raise UnsupportedError(Code.DTYPE, "floats of 16 bits, which no engine takes from outside")
             order = input_order(prepared.graph, value)
             stored = value.in_integers() if integer_ends and value.quanta is not None else value
             shape = layout.permuted(value.shape, order)

@@ -117,7 +117,7 @@ def _is_function(name: str, version: int) -> bool:
         schema = onnx.defs.get_schema(name, version)
     except onnx.defs.SchemaError:
         return False
-    return schema.has_function or schema.has_context_dependent_function
+    return any(getattr(schema, flag) for flag in ("has_function", "has_context_dependent_function"))
 
 
 def _alike(left: np.ndarray, right: np.ndarray) -> bool:

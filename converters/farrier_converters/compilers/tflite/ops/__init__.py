@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ..node import Handler
 from .activation import ACTIVATION
+from .blocks import BLOCKS
 from .conv import CONV
 from .deconv import DECONV
-from .einsum import EINSUM
 from .elementwise import ELEMENTWISE
 from .matrix import MATRIX
 from .norm import NORM
@@ -19,9 +19,9 @@ from .shapes import SHAPES
 
 HANDLERS: dict[str, Handler] = {
     **ACTIVATION,
+    **BLOCKS,
     **CONV,
     **DECONV,
-    **EINSUM,
     **ELEMENTWISE,
     **MATRIX,
     **NORM,

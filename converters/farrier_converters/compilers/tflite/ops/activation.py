@@ -12,7 +12,7 @@ from ....tflite import layout
 from ..builder import Builder, Held
 from ..errors import Code, UnsupportedError
 from ..node import Handler, Node, axis_of
-from ._operands import spread
+from ..operands import spread
 
 Composition = Callable[[Builder, Held], Held]
 FUSED = {(0.0, None): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}

@@ -11,7 +11,7 @@ from ....tflite import layout, schema
 from ..builder import Builder, Held, Value
 from ..errors import Code, UnsupportedError
 from ..node import Handler, Node
-from ._window import image_of, put_image
+from ..window import image_of, put_image
 from .conv import IHWO, bias_of, weights
 
 

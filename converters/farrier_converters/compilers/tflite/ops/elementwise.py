@@ -9,7 +9,7 @@ from ....tflite import layout
 from ..builder import Builder, Held, Value
 from ..errors import Code, UnsupportedError
 from ..node import Handler, Node
-from ._operands import aligned
+from ..operands import aligned
 
 Composition = Callable[[Builder, Held], Held]
 UNSIGNED = ("uint8", "uint32", "uint16", "uint64")

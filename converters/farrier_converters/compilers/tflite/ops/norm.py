@@ -9,7 +9,7 @@ from ..builder import Builder, Held, Value
 from ..ends import channels_last
 from ..errors import Code, UnsupportedError
 from ..node import Handler, Node, axis_of
-from ._operands import spread
+from ..operands import spread
 
 
 def _batch_norm(b: Builder, node: Node) -> None:

@@ -12,7 +12,7 @@ from ..builder import Builder, Held
 from ..ends import channels_last
 from ..errors import Code, UnsupportedError
 from ..node import Handler, Node
-from ._window import Axis, axes_of, image_of, lifted, padded, padding_of, put_image
+from ..window import Axis, axes_of, image_of, lifted, padded, padding_of, put_image
 
 LOWEST = float(np.finfo(np.float32).min)
 

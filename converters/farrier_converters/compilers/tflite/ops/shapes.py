@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from onnx import numpy_helper
 
 from ....tflite import layout, schema
-from ....tflite.layout import BatchError, Order, Shape
+from ....tflite.layout import BatchError, Shape
 from ..builder import Builder, Held, Value
 from ..errors import Code, UnsupportedError
 from ..node import Handler, Node, axis_of
-from ._operands import common_order
-from ._window import pad
+from ..operands import common_order
+from ..window import pad
+
+PAD_MODES: dict[str, Literal["reflect", "edge", "wrap"]] = {
+    "reflect": "reflect",
+    "edge": "edge",
+    "wrap": "wrap",
+}
 
 
 def reshape_to(b: Builder, x: Value, output: Value) -> None:
@@ -209,9 +216,7 @@ def _border(b: Builder, x: Held, amounts: list[tuple[int, int]], mode: str) -> H
         return b.op("MIRROR_PAD", [x, flat], shape, mode=schema.REFLECT)
     for axis, (before, after) in enumerate(amounts):
         if before or after:
-            places = np.pad(
-                np.arange(x.shape[axis]), (before, after), mode={"reflect": "reflect"}.get(mode, mode)
-            )
+            places = np.pad(np.arange(x.shape[axis]), (before, after), mode=PAD_MODES[mode])
             shape = [len(places) if a == axis else size for a, size in enumerate(x.shape)]
             x = b.op("GATHER", [x, b.integers(places)], shape, axis=axis)
     return x
@@ -260,8 +265,6 @@ def _size_of(b: Builder, node: Node) -> None:
 
 def _constant_of_shape(b: Builder, node: Node) -> None:
     fill = node.attributes.get("value")
-    from onnx import numpy_helper
-
     value = np.zeros(1, np.float32) if fill is None else numpy_helper.to_array(fill)
     node.output.constant = np.full(node.output.shape, value.ravel()[0], value.dtype)
 
@@ -270,37 +273,10 @@ def _constant(_b: Builder, node: Node) -> None:
     raise UnsupportedError(Code.DTYPE, "a constant that is no plain tensor")
 
 
-def _depth_to_space(b: Builder, node: Node) -> None:
-    """TFLite's order of the channels is ONNX's DCR; CRD is a reshape, a transpose and a reshape."""
-    x, block = node.input(0), int(node.attr("blocksize"))
-    rows, channels, height, width = x.shape
-    kept = channels // block**2
-    order: Order = (0, 2, 3, 1)
-    held = b.get(x, order)
-    if node.attr("mode", "DCR") == "CRD":
-        held = b.reshape(held, (rows * height, width, kept, block**2))
-        held = b.reshape(b.transpose(held, (0, 1, 3, 2)), (rows, height, width, channels))
-    shape = layout.permuted(node.output.shape, order)
-    b.put(node.output, b.op("DEPTH_TO_SPACE", [held], shape, block=block), order)
-
-
-def _space_to_depth(b: Builder, node: Node) -> None:
-    x, block = node.input(0), int(node.attr("blocksize"))
-    order: Order = (0, 2, 3, 1)
-    shape = layout.permuted(node.output.shape, order)
-    held = b.op("SPACE_TO_DEPTH", [b.get(x, order)], shape, block=block)
-    if node.attr("mode", "DCR") == "CRD":
-        rows, height, width, channels = shape
-        held = b.reshape(held, (rows * height, width, block**2, channels // block**2))
-        held = b.reshape(b.transpose(held, (0, 1, 3, 2)), shape)
-    b.put(node.output, held, order)
-
-
 SHAPES: dict[str, Handler] = {
     "Concat": _concat,
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
-    "DepthToSpace": _depth_to_space,
     "Expand": _expand,
     "Flatten": _reshape,
     "Pad": _pad,
@@ -308,7 +284,6 @@ SHAPES: dict[str, Handler] = {
     "Shape": _shape_of,
     "Size": _size_of,
     "Slice": _slice,
-    "SpaceToDepth": _space_to_depth,
     "Split": _split,
     "Squeeze": _reshape,
     "Tile": _tile,

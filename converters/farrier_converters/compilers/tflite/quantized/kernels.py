@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ....tflite import schema
 from ..errors import UnsupportedError
 from ..node import Node
-from ..ops._window import axes_of, lifted, padding_of
+from ..window import axes_of, lifted, padding_of
 
 Check = Callable[[Node], str | None]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..builder import Builder, Value
 from ..node import Handler, Node
-from ..ops._operands import number
+from ..operands import number
 from ..ops.activation import FUSED
 from ..quanta import HIGHEST, LOWEST, Quanta, exactly
 from . import linear

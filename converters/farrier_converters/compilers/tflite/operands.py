@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ....tflite import layout
-from ....tflite.layout import Order
-from ..builder import Builder, Held, Value
+from ...tflite import layout
+from ...tflite.layout import Order
+from .builder import Builder, Held, Value
 
 
 def common_order(values: Sequence[Value], rank: int) -> Order:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ....tflite import layout, schema
-from ....tflite.layout import Shape
-from ..builder import Builder, Held, Value
-from ..ends import channels_last
-from ..errors import Code, UnsupportedError
-from ..node import Node
+from ...tflite import layout, schema
+from ...tflite.layout import Shape
+from .builder import Builder, Held, Value
+from .ends import channels_last
+from .errors import Code, UnsupportedError
+from .node import Node
 
 
 @dataclass(frozen=True)
