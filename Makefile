@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_OPTIONS ?= --quiet --disable-pip-version-check
 MANIFESTS := pyproject.toml device_agent/pyproject.toml
 
-.PHONY: demo test check format test-agent-py39 nncf docs pictures clean
+.PHONY: demo test check format test-agent-py39 nncf onnx2tf docs pictures clean
 .DELETE_ON_ERROR:
 
 demo: .venv-demo/ready
@@ -54,6 +54,14 @@ nncf: .venv-nncf/ready
 	.venv-nncf/bin/pip install $(PIP_OPTIONS) nncf onnx onnxruntime
 	touch $@
 
+onnx2tf: .venv-onnx2tf/ready
+
+.venv-onnx2tf/ready:
+	$(PYTHON) -m venv --clear .venv-onnx2tf
+	.venv-onnx2tf/bin/pip install $(PIP_OPTIONS) --upgrade 'pip>=25.1'
+	.venv-onnx2tf/bin/pip install $(PIP_OPTIONS) onnx2tf ai-edge-litert ai-edge-quantizer
+	touch $@
+
 # Pages made from the code itself; a test says when they are out of date.
 docs: .venv/ready
 	.venv/bin/python -m farrier.catalogue > docs/targets.md
@@ -67,4 +75,4 @@ pictures: .venv/ready
 	FARRIER_PICTURES=docs/images .venv/bin/python -m pytest tests/e2e/test_pictures.py
 
 clean:
-	rm -rf .venv .venv-demo .venv-py39 .venv-nncf build dist
+	rm -rf .venv .venv-demo .venv-py39 .venv-nncf .venv-onnx2tf build dist

@@ -15,9 +15,15 @@ import numpy as np
 from . import files
 
 FOLDER = Path(__file__).resolve().parent
-NNCF_PYTHON = Path(
-    os.environ.get("FARRIER_NNCF_PYTHON", FOLDER.parent.parent / ".venv-nncf" / "bin" / "python")
-)
+ROOT = FOLDER.parent.parent
+
+
+def _python(tool: str) -> Path:
+    """Return the interpreter that has a peer's packages: that of `make TOOL`, or of the environment variable."""
+    default = ROOT / f".venv-{tool}" / "bin" / "python"
+    return Path(os.environ.get(f"FARRIER_{tool.upper()}_PYTHON", default))
+
+
 LIMIT_S = 1800  # of one quantization
 
 
@@ -33,11 +39,12 @@ class Peer:
     script: str
     python: Path
     setting: str
+    make: str = ""  # what installs it
 
     def quantize(self, model: Path, feeds: Sequence[dict[str, np.ndarray]], out: Path) -> None:
         """Write its INT8 form of `model` to `out`; raises PeerFailure."""
         if not self.python.exists():
-            raise PeerFailure(f"{self.name} is not installed (make nncf)")
+            raise PeerFailure(f"{self.name} is not installed (make {self.make})")
         with tempfile.TemporaryDirectory() as folder:
             calibration = Path(folder) / "calibration.npz"
             files.write(calibration, feeds)
@@ -60,5 +67,6 @@ PEERS = {
     "ort": Peer("ort", "ort_static.py", Path(sys.executable), "MinMax"),
     "ort-entropy": Peer("ort-entropy", "ort_static.py", Path(sys.executable), "Entropy"),
     "ort-percentile": Peer("ort-percentile", "ort_static.py", Path(sys.executable), "Percentile"),
-    "nncf": Peer("nncf", "nncf_ptq.py", NNCF_PYTHON, "default"),
+    "nncf": Peer("nncf", "nncf_ptq.py", _python("nncf"), "default", "nncf"),
+    "onnx2tf": Peer("onnx2tf", "onnx2tf_aeq.py", _python("onnx2tf"), "default", "onnx2tf"),
 }

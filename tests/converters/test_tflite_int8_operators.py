@@ -80,6 +80,7 @@ CASES = {
     "concat": Case(IMAGES, "y = Concat <axis=1> (x, z)", "QUANTIZE? CONCATENATION"),
     "sigmoid": Case(IMAGE, "y = Sigmoid (x)", "LOGISTIC"),
     "tanh": Case(IMAGE, "y = Tanh (x)", "TANH"),
+    "hard-sigmoid": Case(IMAGE, "y = HardSigmoid <alpha=0.1667> (x)", "ADD MUL"),
     "hard-swish": Case(IMAGE, "y = HardSwish (x)", "HARD_SWISH"),
     "softmax": Case(ROW, "y = Softmax (x)", "SOFTMAX"),
     "softmax-channels": Case(IMAGE, "y = Softmax <axis=1> (x)", "TRANSPOSE? SOFTMAX"),
@@ -183,3 +184,32 @@ def test_an_operator_is_within_a_quantum_of_the_graph(name: str, tmp_path: Path)
         found = answers(lowered, feeds, tmp_path, plain=plain)
         steps = np.abs(found - exact) / float(output.scales[0])
         assert steps.max() <= STEPS.get(name, 1) + 0.01, (name, plain)
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> Case:
+    """Any convolution over an image, with or without bias and activation."""
+    kernel, stride, dilation = (draw(st.tuples(st.integers(1, n), st.integers(1, n))) for n in (3, 2, 2))
+    pads = draw(st.tuples(*[st.integers(0, 2)] * 4))
+    group, multiplier = draw(st.sampled_from([(1, 1), (1, 2), (2, 1), (4, 1), (4, 2)]))
+    channels = 4 * multiplier
+    attributes = f"strides={list(stride)}, dilations={list(dilation)}, pads={list(pads)}, group={group}"
+    bias = draw(st.booleans())
+    after = draw(st.sampled_from(["y = Identity (t)", "y = Relu (t)", "y = Clip (t, lo, hi)"]))
+    constants = f"w[{channels},{4 // group},{kernel[0]},{kernel[1]}] lo=-0.2 hi=0.9"
+    body = f"t = Conv <{attributes}> (x, w{', b' if bias else ''}) {after}"
+    return Case(IMAGE, body, "", f"{constants} b[{channels}]" if bias else constants)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=convolutions(), seed=st.integers(0, 1 << 16))
+def test_any_convolution_is_within_a_quantum(case: Case, seed: int, tmp_path: Path) -> None:
+    model = quantized(model_of(case, seed))
+    lowered = lower_model(model, integer_ends=True)
+    assert lowered.floats == {}
+    (output,) = [t for t in lowered.file.tensors if t.name == "y"]
+    feeds = feeds_of(model, seed)
+    exact = np.asarray(run.session(model.proto, optimize=False).run(None, feeds)[0])
+    for plain in (False, True):
+        steps = np.abs(answers(lowered, feeds, tmp_path, plain=plain) - exact) / float(output.scales[0])
+        assert steps.max() <= 1.01

@@ -43,7 +43,7 @@ _CARRIERS = (
 )
 _ARITHMETIC = (
     *(op for op in rules.ARITHMETIC if op not in _CARRIERS),
-    *("Sub", "Tanh", "HardSwish", "Elu", "PRelu", "ReduceMean", "Softmax"),
+    *("Sub", "Tanh", "HardSigmoid", "HardSwish", "Elu", "PRelu", "ReduceMean", "Softmax"),
 )
 LITERT = Kernels(
     linear=rules.WEIGHTED,

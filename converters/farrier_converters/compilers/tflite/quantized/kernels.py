@@ -59,6 +59,10 @@ def _bounds(node: Node) -> str | None:
     return "its bounds are computed" if computed else None
 
 
+def _rising(node: Node) -> str | None:
+    return None if float(node.attr("alpha", 0.2)) > 0 else "it does not rise"
+
+
 def _resize(node: Node) -> str | None:
     return "cubic interpolation has no integer kernel" if node.attr("mode", "nearest") == "cubic" else None
 
@@ -73,6 +77,7 @@ KERNELS: dict[str, Check] = {
     "AveragePool": _average,
     "Clip": _bounds,
     "Elu": _one("alpha"),
+    "HardSigmoid": _rising,
     "MaxPool": _first_only,
     "PRelu": _slope,
     "Resize": _resize,

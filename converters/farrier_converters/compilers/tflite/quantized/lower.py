@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +10,18 @@ import numpy as np
 from ..builder import Builder, Value
 from ..node import Handler, Node
 from ..operands import number
-from ..ops.activation import FUSED
-from ..quanta import HIGHEST, LOWEST, Quanta, exactly
-from . import linear
+from ..quanta import Quanta, exactly
+from .clip import lower_clip, lower_hard_sigmoid
 from .conversions import integers
 from .kernels import CLIPS, JOINED, KERNELS, LINEAR, OPERANDS
+from .linear import lower_linear, obstacle
 
 REAL = "float32"
+OWN: dict[str, Callable[[Builder, Node, Value], None]] = {
+    **dict.fromkeys(LINEAR, lower_linear),
+    **dict.fromkeys(CLIPS, lower_clip),
+    "HardSigmoid": lower_hard_sigmoid,
+}
 
 
 def why_float(node: Node) -> str | None:
@@ -29,7 +35,7 @@ def why_float(node: Node) -> str | None:
         if value is not None and value.dtype == REAL and _given(node, value) is None:
             return f"its input {value.name} is computed in float"
     if node.op in LINEAR:
-        return linear.obstacle(node)
+        return obstacle(node)
     return KERNELS[node.op](node)
 
 
@@ -62,10 +68,8 @@ def lower(b: Builder, node: Node, handlers: dict[str, Handler]) -> bool:
     )
     first = next((v for v in outputs if v is not None), None)
     b.target = None if first is None else first.quanta
-    if node.op in LINEAR and first is not None:
-        linear.lower_linear(b, node, first)
-    elif node.op in CLIPS and first is not None:
-        _clip(b, node, first)
+    if node.op in OWN and first is not None:
+        OWN[node.op](b, node, first)
     else:
         data = tuple(_operand(b, node, value, b.target) for value in _data(node))
         handlers[node.op](b, replace(node, inputs=(*data, *node.inputs[len(data) :]), outputs=outputs))
@@ -81,45 +85,3 @@ def _operand(b: Builder, node: Node, value: Value | None, target: Quanta | None)
         return value
     scale = target if node.op in JOINED else _given(node, value)
     return value if scale is None else integers(b, value, scale)
-
-
-def _clip(b: Builder, node: Node, output: Value) -> None:
-    """Clip integers where they lie: rounding to a scale and then clipping is the same as the other way around.
-
-    A bound that the scale itself does not go beyond is no operator, and one that a kernel knows is fused into it.
-    """
-    x, quanta = node.input(0), output.scale
-    given = integers(b, x, x.scale)
-    held = b.requantize(b.get(given, given.native), quanta)
-    low, high = _bounds(node)
-    if not _cuts(quanta, low, high):
-        b.put(output, held, given.native)
-        return
-    alone = x.readers == 1 and len(given.forms) == 1 and b.untouched(held)
-    kind = FUSED.get((low, high)) or FUSED.get(
-        (low, None if high is None or not _cuts(quanta, None, high) else high)
-    )
-    if not (kind and alone and b.activate(held, kind)):
-        if kind:
-            held = b.unary(kind, held)
-        else:
-            held = held if low is None else b.binary("MAXIMUM", held, low)
-            held = held if high is None else b.binary("MINIMUM", held, high)
-    b.put(output, held, given.native)
-
-
-def _bounds(node: Node) -> tuple[float | None, float | None]:
-    if node.op == "Relu":
-        return 0.0, None
-    low, high = (node.scalar(name, position) for name, position in (("min", 1), ("max", 2)))
-    limits = np.finfo(np.float32)
-    return (
-        None if low is None or low <= limits.min else low,
-        None if high is None or high >= limits.max else high,
-    )
-
-
-def _cuts(quanta: Quanta, low: float | None, high: float | None) -> bool:
-    """Say whether bounds leave out integers of a scale."""
-    below = low is not None and int(quanta.quantize(low)) > LOWEST
-    return below or (high is not None and int(quanta.quantize(high)) < HIGHEST)
