@@ -208,3 +208,12 @@ def test_roots_and_reciprocals_are_near_the_real_ones(numbers: list[int]) -> Non
 def test_the_logarithm_is_near_the_real_one(numbers: list[int]) -> None:
     raw = np.array(numbers, np.int64)
     np.testing.assert_allclose(fixed.logarithm(raw, 12, 5) / 2**26, np.log(raw / 2**19), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("bits", range(7))
+def test_functions_of_sixteen_bits_are_near_the_real_ones(bits: int) -> None:
+    raw = np.arange(-(1 << 15), 1 << 15)
+    real = raw / 2.0 ** (15 - bits)
+    np.testing.assert_allclose(fixed.NARROW.tanh(raw, bits) / 2**15, np.tanh(real), rtol=0, atol=4e-4)
+    logistic = 1 / (1 + np.exp(-real))
+    np.testing.assert_allclose(fixed.NARROW.logistic(raw, bits) / 2**15, logistic, rtol=0, atol=4e-4)
