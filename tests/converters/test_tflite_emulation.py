@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import int8_networks
 import int8_operators
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from litert_kernels import answers
 from farrier_contracts.errors import InputError
 from farrier_converters.emulate import tflite
 from farrier_converters.emulate.tflite import fixed
+from farrier_converters.model import Model
 from farrier_converters.tflite.exposed import exposed
 from farrier_converters.tflite.file import Operator, TfliteFile, read
 
@@ -81,6 +83,23 @@ def test_a_network_is_equal_on_every_value(name: str, shared_data: Path, tmp_pat
             np.testing.assert_array_equal(
                 tflite.run(file, row)[file.tensors[index].name], expected[str(index)]
             )
+
+
+@pytest.mark.parametrize("arithmetic", ["xnnpack", "integer-npu"])
+@pytest.mark.parametrize("name", int8_networks.NAMES)
+def test_a_network_of_ours_is_equal_on_every_value(
+    name: str, arithmetic: str, resnet20: Model, shared_data: Path, tmp_path: Path
+) -> None:
+    """Quantized and lowered here: with float ends, and with integers from end to end."""
+    file = exposed(int8_networks.ours(name, arithmetic, shared_data, resnet20))
+    rows = [int8_operators.feeds(file, seed) for seed in range(2)]
+    for row, expected in zip(rows, answers(file, rows, "reference", tmp_path), strict=True):
+        for step in tflite.steps(file, row):
+            for index, array in zip(step.operator.outputs, step.outputs, strict=True):
+                if array.dtype.kind == "f":  # functions of the C library may differ in their last bit
+                    np.testing.assert_allclose(array, expected[str(index)], rtol=1e-6)
+                else:
+                    np.testing.assert_array_equal(array, expected[str(index)], err_msg=str(step.operator))
 
 
 def test_resnet8_on_pictures_answers_as_the_file_does(shared_data: Path, cifar10, tmp_path: Path) -> None:
@@ -208,3 +227,12 @@ def test_roots_and_reciprocals_are_near_the_real_ones(numbers: list[int]) -> Non
 def test_the_logarithm_is_near_the_real_one(numbers: list[int]) -> None:
     raw = np.array(numbers, np.int64)
     np.testing.assert_allclose(fixed.logarithm(raw, 12, 5) / 2**26, np.log(raw / 2**19), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("bits", range(7))
+def test_functions_of_sixteen_bits_are_near_the_real_ones(bits: int) -> None:
+    raw = np.arange(-(1 << 15), 1 << 15)
+    real = raw / 2.0 ** (15 - bits)
+    np.testing.assert_allclose(fixed.NARROW.tanh(raw, bits) / 2**15, np.tanh(real), rtol=0, atol=4e-4)
+    logistic = 1 / (1 + np.exp(-real))
+    np.testing.assert_allclose(fixed.NARROW.logistic(raw, bits) / 2**15, logistic, rtol=0, atol=4e-4)

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import int8_networks
 import int8_operators
 import numpy as np
 import pytest
 from litert_kernels import KERNELS, answers
 
 from farrier_converters.emulate.tflite.exact import exact
+from farrier_converters.model import Model
 from farrier_converters.tflite.exposed import exposed
 from farrier_converters.tflite.file import Operator, TfliteFile, read
 
@@ -80,6 +82,20 @@ def test_a_network_is_within_one_quantum_at_each_operator(
     for feeds, found in zip(rows, answers(file, rows, kernels, tmp_path), strict=True):
         for operator, index, ours in _exactly(file, {**found, **feeds}):
             assert difference(ours, found[str(index)]) <= 1, operator
+
+
+@pytest.mark.parametrize("arithmetic", ["xnnpack", "integer-npu"])
+@pytest.mark.parametrize("name", int8_networks.NAMES)
+def test_a_network_of_ours_is_within_one_quantum_at_each_operator(
+    name: str, arithmetic: str, resnet20: Model, shared_data: Path, tmp_path: Path
+) -> None:
+    file = exposed(int8_networks.ours(name, arithmetic, shared_data, resnet20))
+    feeds = int8_operators.feeds(file, 0)
+    for kernels in KERNELS:
+        (found,) = answers(file, [feeds], kernels, tmp_path)
+        for operator, index, ours in _exactly(file, {**found, **feeds}):
+            if ours.dtype.kind in "iu":
+                assert difference(ours, found[str(index)]) <= 1, (kernels, operator)
 
 
 def test_a_wrong_scale_shows_at_its_operator(shared_data: Path, tmp_path: Path) -> None:

@@ -128,7 +128,8 @@ def factor(real: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def round_away(values: np.ndarray | np.floating) -> np.ndarray:
     """Round halves away from zero, as C++'s `std::round`: float64."""
     doubles = np.asarray(values, np.float64)
-    return np.copysign(np.floor(np.abs(doubles) + 0.5), doubles)
+    whole = np.trunc(doubles)
+    return whole + np.copysign(np.abs(doubles - whole) >= 0.5, doubles)
 
 
 def bounded(shape: Sequence[int]) -> tuple[int, ...]:

@@ -14,8 +14,8 @@ import numpy as np
 from ...tflite.file import Operator, TfliteFile
 from .call import BYTES, Call, quantum, scale_of, zero_point
 from .kernels.linear import LINEAR
-from .kernels.window import image_sides, padded, window, windows
 from .run import call_of, compute
+from .window import image_sides, padded, window, windows
 
 Real = Callable[[Call], np.ndarray]  # the result as a real number
 
@@ -29,8 +29,8 @@ def exact(
     LSTM (rounded at every step, so that none of its results is of one rounding) is what `compute` returns. Raises
     InputError as it does.
     """
-    call = call_of(file, operator, values)
     found = compute(file, operator, values)
+    call = call_of(file, operator, values)
     real = REAL.get(operator.name)
     if real is None or call.output.dtype not in BYTES:
         return found

@@ -51,7 +51,7 @@ class Fixed:
         return np.clip(values << bits, self.least, self.most)
 
     def exponential(self, values: np.ndarray, integer_bits: int) -> np.ndarray:
-        """Return exp(x) in Q0 for x <= 0 in Q`integer_bits`, up to Q5.
+        """Return exp(x) in Q0 for x <= 0 in Q`integer_bits`; 0 below -32.
 
         A Taylor series around -1/8 for what is left after multiples of 1/4, and one factor for each bit of these.
         """
@@ -64,10 +64,12 @@ class Fixed:
         start = self.constant(math.exp(-1 / 8))
         result = np.minimum(start + self.product(x + divided(tail, 1), start), self.most)
         remainder = rest - values
-        for power in range(-2, integer_bits):
+        for power in range(-2, min(integer_bits, 5)):
             factor = self.constant(math.exp(-(2.0**power)))
             bit = quarter << (power + 2)
             result = np.where(remainder & bit, self.product(result, factor), result)
+        if integer_bits > 5:
+            result = np.where(values < -32 * self.one(integer_bits), 0, result)
         return np.where(values == 0, self.most, result)
 
     def one_over_one_plus(self, values: np.ndarray) -> np.ndarray:

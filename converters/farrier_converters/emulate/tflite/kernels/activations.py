@@ -15,7 +15,7 @@ import numpy as np
 
 from ...rounding import multiplied
 from .. import fixed
-from ..call import Call, KernelError, factor, quantum, round_away, scale_of, zero_point
+from ..call import BYTES, Call, KernelError, factor, quantum, round_away, scale_of, zero_point
 from .floats import FLOAT_FUNCTIONS, unary
 
 Integers = Callable[[Call, np.ndarray], np.ndarray]  # centred inputs to results, zero point not yet added
@@ -32,7 +32,7 @@ def lookup(call: Call, results: np.ndarray) -> np.ndarray:
 
 def all_centred(call: Call) -> np.ndarray:
     """Return every integer that the input's type has, less its zero point: int64."""
-    if call.given(0).dtype not in ("int8", "uint8"):
+    if call.given(0).dtype not in BYTES:
         raise KernelError(f"an input of type {call.given(0).dtype}")
     info = np.iinfo(call.given(0).dtype)
     return np.arange(info.min, info.max + 1, dtype=np.int64) - zero_point(call.given(0))
@@ -42,9 +42,9 @@ def _table(call: Call, function: Integers) -> np.ndarray:
     return lookup(call, call.finish(function(call, all_centred(call)), activation=0))
 
 
-def _relu(call: Call, name: int) -> np.ndarray:
-    """RELU, RELU6 and RELU_N1_TO_1; `name` is the number of the fused activation that is the same."""
-    return lookup(call, call.finish(rescaled(call, all_centred(call)), activation=name))
+def _relu(call: Call, activation: int) -> np.ndarray:
+    """RELU, RELU6 and RELU_N1_TO_1, by the number of the fused activation that is the same."""
+    return lookup(call, call.finish(rescaled(call, all_centred(call)), activation=activation))
 
 
 def rescaled(call: Call, values: np.ndarray) -> np.ndarray:
@@ -75,16 +75,17 @@ def _prelu(call: Call) -> np.ndarray:
 
 def _hard_swish(call: Call, values: np.ndarray) -> np.ndarray:
     """x * relu6(x + 3) / 6 in 16-bit fixed point, of inputs with 7 more bits."""
+    short = fixed.NARROW
     fine = np.float32(1 / 128) * scale_of(call.given(0))
     wide = values << 7
     multiplier, exponent = _short_factor(float(fine / scale_of(call.output)))
     if exponent > 0:
         raise KernelError("its result has a finer scale than 1/128 of the input's, which TFLite refuses")
-    scaled = _high_product_16(wide, multiplier)
+    scaled = short.product(wide, multiplier)
     slope_multiplier, slope_exponent = _short_factor(float(fine / (np.float32(3) / np.float32(32768))))
-    slope = wide if slope_exponent <= 0 else _saturated_16(wide << (slope_exponent - 1))
-    slope = _high_product_16(slope, slope_multiplier)
-    slope = _saturated_16(slope << 1) if slope_exponent > 0 else fixed.divided(slope, -slope_exponent)
+    slope = wide if slope_exponent <= 0 else short.widened(wide, slope_exponent - 1)
+    slope = short.product(slope, slope_multiplier)
+    slope = short.widened(slope, 1) if slope_exponent > 0 else fixed.divided(slope, -slope_exponent)
     slope = (slope + (1 << 15)) >> 1
     doubled = slope * scaled
     return fixed.divided(np.sign(doubled) * (np.abs(doubled) >> 15), -exponent)
@@ -94,14 +95,6 @@ def _short_factor(real: float) -> tuple[int, int]:
     """Return a factor as a 15-bit integer and an exponent; `DownScaleInt32ToInt16Multiplier`."""
     multiplier, exponent = factor(real)
     return min((int(multiplier) + (1 << 15)) >> 16, (1 << 15) - 1), int(exponent)
-
-
-def _high_product_16(values: np.ndarray, multiplier: int) -> np.ndarray:
-    return (values * multiplier + (1 << 14)) >> 15
-
-
-def _saturated_16(values: np.ndarray) -> np.ndarray:
-    return np.clip(values, -(1 << 15), (1 << 15) - 1)
 
 
 def _rsqrt(call: Call, values: np.ndarray) -> np.ndarray:
@@ -166,9 +159,9 @@ def _gelu_by_tanh(x: np.ndarray) -> np.ndarray:
 
 
 _INTEGERS: dict[str, Callable[[Call], np.ndarray]] = {
-    "RELU": partial(_relu, name=1),
-    "RELU_N1_TO_1": partial(_relu, name=2),
-    "RELU6": partial(_relu, name=3),
+    "RELU": partial(_relu, activation=1),
+    "RELU_N1_TO_1": partial(_relu, activation=2),
+    "RELU6": partial(_relu, activation=3),
     "LEAKY_RELU": partial(_table, function=_leaky_relu),
     "PRELU": _prelu,
     "HARD_SWISH": partial(_table, function=_hard_swish),

@@ -32,6 +32,8 @@ def _sum(call: Call, sign: int) -> np.ndarray:
     twice = _twice(call)
     left, right = (_with_scale(call, i, twice, ADD_SHIFT) for i in (0, 1))
     real = twice / ((1 << ADD_SHIFT) * quantum(call.output)[0])
+    if sign > 0 and real >= 1:
+        raise KernelError("its result has a finer scale than TFLite can add in")
     return call.finish(multiplied(left + sign * right, *factor(real)))
 
 

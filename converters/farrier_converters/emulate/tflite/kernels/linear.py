@@ -15,7 +15,7 @@ import numpy as np
 
 from ...rounding import multiplied
 from ..call import BYTES, Call, KernelError, bounded, factor, quantum, round_away, scale_of, zero_point
-from .window import image_sides, padded, window, windows
+from ..window import image_sides, padded, window, windows
 
 EXACT_FLOAT32, EXACT_FLOAT64 = 1 << 24, 1 << 53  # integers up to here are exact
 BLOCK = 1 << 22  # numbers that a convolution copies at once

@@ -23,7 +23,7 @@ PEEPHOLES, PROJECTION, NORMS = (9, 10, 11), (16, 17), (20, 21, 22, 23)
 STATE, CELL = 18, 19
 HIDDEN = 4  # of the intermediates: the scale of the hidden state
 GATE_BITS = 3  # integer bits of a gate before its function
-SHORT = (-(1 << 15), (1 << 15) - 1)
+SHORT = (fixed.NARROW.least, fixed.NARROW.most)
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def lstm(call: Call) -> np.ndarray:
     scale, zero = quantum(call.intermediates[HIDDEN])
     hidden = factor(float(np.float32(2.0**-15 / scale * 2.0**-15)))
     exponent = _exponent(float(scale_of(call.given(CELL))))
+    bounds = _bounds(call)
     cells = call.given(FROM_INPUT).shape[0]
     state = np.full((steps.shape[1], cells), zero_point(call.given(STATE)), np.int64)
     cell = np.zeros((steps.shape[1], cells), np.int64)
@@ -56,7 +57,7 @@ def lstm(call: Call) -> np.ndarray:
         into, forget, output = (fixed.NARROW.logistic(opened[i], GATE_BITS) for i in (0, 1, 3))
         update = fixed.NARROW.tanh(opened[2], GATE_BITS)
         kept = fixed.divided(forget * cell, 15)
-        cell = np.clip(kept + fixed.divided(into * update, 30 + exponent), *_bounds(call))
+        cell = np.clip(kept + fixed.divided(into * update, 30 + exponent), *bounds)
         product_16 = output * fixed.NARROW.tanh(cell, 15 + exponent)
         state = np.clip(multiplied(product_16, *hidden) + zero, -128, 127)
         results[number] = state
@@ -94,11 +95,7 @@ def _exponent(scale: float) -> int:
 
 
 def _check(call: Call) -> None:
-    if (
-        call.output.dtype != "int8"
-        or call.given(0).dtype != "int8"
-        or call.given(FROM_INPUT + 1).dtype != "int8"
-    ):
+    if {call.output.dtype, call.given(0).dtype, call.given(FROM_INPUT + 1).dtype} != {"int8"}:
         raise KernelError("its input, weights and result are not all int8")
     if call.given(CELL).dtype != "int16":
         raise KernelError(f"its cell state is {call.given(CELL).dtype}, not int16")

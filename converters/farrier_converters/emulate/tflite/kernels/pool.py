@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..call import BYTES, Call, KernelError, bounded
-from .window import Window, image_sides, padded, window, windows
+from ..window import Window, image_sides, padded, window, windows
 
 
 def average_pool_2d(call: Call) -> np.ndarray:

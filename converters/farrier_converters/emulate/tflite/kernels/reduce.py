@@ -1,6 +1,6 @@
 """Operators that make fewer numbers of many along some axes.
 
-Source: tensorflow/lite/kernels/internal/reference/{reduce, integer_ops/l2normalization, l2normalization}.h and
+Source: tensorflow/lite/kernels/internal/reference/reduce.h, integer_ops/l2normalization.h, l2normalization.h and
 kernels/arg_min_max.cc.
 """
 

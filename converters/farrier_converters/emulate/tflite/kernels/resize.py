@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..call import Call, KernelError, bounded, round_away
-from .window import image_sides
+from ..window import image_sides
 
 BITS = 10  # of a place between two pixels
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ....tflite import schema
-from ..call import Call, KernelError
+from ...tflite import schema
+from .call import Call, KernelError, bounded
 
 
 @dataclass(frozen=True)
 class Window:
-    """One number per spatial axis, height first. `ends` may be less than TFLite names: what no window reaches."""
+    """One number per spatial axis, height first; `ends` is only what a window reaches."""
 
     kernel: tuple[int, int]
     strides: tuple[int, int]
@@ -47,28 +47,20 @@ def _side(size: int, kernel: int, stride: int, dilation: int, *, same: bool) -> 
 
 
 def padded(image: np.ndarray, how: Window, fill: int = 0) -> np.ndarray:
-    """Pad an image [n, h, w, c]."""
+    """Pad an image [n, h, w, c]; raises KernelError where that is too large."""
     sides = ((0, 0), *zip(how.begins, how.ends, strict=True), (0, 0))
-    return np.pad(image, sides, constant_values=fill) if any(map(any, sides)) else image
+    if not any(map(any, sides)):
+        return image
+    bounded([size + sum(pair) for size, pair in zip(image.shape, sides, strict=True)])
+    return np.pad(image, sides, constant_values=fill)
 
 
 def windows(image: np.ndarray, how: Window) -> np.ndarray:
     """Return a view [n, h, w, kernel h, kernel w, c] of a padded image."""
-    rows, columns = image.strides[1:3]
-    (stride_h, stride_w), (dilation_h, dilation_w) = how.strides, how.dilations
-    return np.lib.stride_tricks.as_strided(
-        image,
-        (image.shape[0], *how.sizes, *how.kernel, image.shape[3]),
-        (
-            image.strides[0],
-            rows * stride_h,
-            columns * stride_w,
-            rows * dilation_h,
-            columns * dilation_w,
-            image.strides[3],
-        ),
-        writeable=False,
-    )
+    reach = tuple((k - 1) * d + 1 for k, d in zip(how.kernel, how.dilations, strict=True))
+    seen = np.lib.stride_tricks.sliding_window_view(image, reach, (1, 2))
+    rows, columns = (slice(None, n * s, s) for n, s in zip(how.sizes, how.strides, strict=True))
+    return np.moveaxis(seen[:, rows, columns, :, :: how.dilations[0], :: how.dilations[1]], 3, -1)
 
 
 def image_sides(call: Call, position: int) -> tuple[int, int]:
