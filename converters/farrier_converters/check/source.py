@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from .. import model as models
-from ..compilers.tflite.convert import convert
 from ..graph.edit import Graph
 from ..graph.types import infer
 from ..tflite import file as tflite
@@ -70,6 +69,8 @@ class Source:
 
     @cached_property
     def _lowered(self) -> TfliteFile:
+        from ..compilers.tflite.convert import convert  # much to import, for TFLite files in vain
+
         return convert(self._model)[0]
 
     @cached_property

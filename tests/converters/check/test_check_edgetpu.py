@@ -62,6 +62,13 @@ def test_quantized_networks_of_plain_convolutions_are_mapped_whole(shared_data: 
     assert {placement.unit for placement in placements} == {"edgetpu"}
 
 
+def test_an_operator_that_nobody_knows_is_refused(shared_data: Path) -> None:
+    path = shared_data / "coral" / "invalid_models" / "model_invoking_error.tflite"
+    (placement,) = rules.of_tflite("edgetpu").place(load(path))
+    assert placement.unit == "cpu"
+    assert "fake-op-double" in (placement.reason or "")
+
+
 def test_a_float_file_has_a_cure(shared_data: Path) -> None:
     path = "mlperf_tiny/benchmark/training/image_classification/trained_models/pretrainedResnet.tflite"
     for placement in rules.of_tflite("edgetpu").place(load(shared_data / path)):
