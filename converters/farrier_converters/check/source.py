@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+
+from farrier_contracts.targets import INTEGERS, Toolchain
 
 from .. import model as models
 from ..graph.edit import Graph
@@ -43,6 +44,7 @@ class Source:
     def __init__(self, path: Path, settings: models.ModelSettings) -> None:
         self.path = path
         self._settings = settings
+        self._files: dict[bool, TfliteFile] = {}  # by whether the ends are integers
 
     @cached_property
     def onnx(self) -> OnnxGraph:
@@ -50,16 +52,17 @@ class Source:
         graph = Graph(self._model).build().proto
         return OnnxGraph(graph, infer(graph))
 
-    def tflite(self, precisions: Sequence[str]) -> tuple[TfliteFile, list[str]]:
-        """Return the model as a TFLite file, and what there is to say about how it became one.
+    def tflite(self, toolchain: Toolchain) -> tuple[TfliteFile, list[str]]:
+        """Return the model as the TFLite file of a toolchain, and what there is to say about how it became one.
 
         A TFLite file is taken as it stands. Another model is lowered; where a toolchain builds INT8, a float graph
         gets the types that it would have, all with one scale, since rules look at types and not at values.
         """
         if is_tflite(self.path):
             return self._file, []
-        file = self._lowered
-        if INT8 not in precisions or any(tensor.dtype == INT8 for tensor in file.tensors):
+        arithmetic = toolchain.arithmetic
+        file = self._lowered(integer_ends=arithmetic is not None and arithmetic.quantizers == INTEGERS)
+        if INT8 not in toolchain.precisions or any(tensor.dtype == INT8 for tensor in file.tensors):
             return file, [LOWERED]
         return as_int8(file), [AS_IF, LOWERED]
 
@@ -67,11 +70,12 @@ class Source:
     def _model(self) -> models.Model:
         return models.load(self.path, settings=self._settings)
 
-    @cached_property
-    def _lowered(self) -> TfliteFile:
-        from ..compilers.tflite.convert import convert  # much to import, for TFLite files in vain
+    def _lowered(self, *, integer_ends: bool) -> TfliteFile:
+        from ..compilers.tflite.convert import lower_model  # much to import, for TFLite files in vain
 
-        return convert(self._model)[0]
+        if integer_ends not in self._files:
+            self._files[integer_ends] = lower_model(self._model, integer_ends=integer_ends).file
+        return self._files[integer_ends]
 
     @cached_property
     def _file(self) -> TfliteFile:
