@@ -75,7 +75,7 @@ def reads_tflite(toolchain: Toolchain) -> bool:
 
 def _of_tflite(source: Source, target: Target, toolchain: Toolchain) -> Prediction:
     found = rules.of_tflite(toolchain.rules)
-    file, said = source.tflite(toolchain.precisions)
+    file, said = source.tflite(toolchain)
     placements = found.place(file)
     notes = found.notes(file, placements, toolchain.parameters) if isinstance(found, Annotates) else []
     found_out = _sum_up(target, toolchain, of_tflite(file), placements, [*said, *notes])

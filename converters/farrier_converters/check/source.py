@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
+import onnx
+
+from farrier_contracts.targets import INTEGERS, Arithmetic, Toolchain
 
 from .. import model as models
-from ..compilers.tflite.convert import convert
-from ..graph.edit import Graph
+from ..graph.edit import Graph, standard
 from ..graph.types import infer
+from ..quantize.rules import INTEGER_OPERATORS
 from ..tflite import file as tflite
-from ..tflite.file import Tensor, TfliteFile
+from ..tflite.file import TfliteFile
+from .network import PLUMBING
 from .placement import OnnxGraph
 
 TFLITE_SUFFIXES = (".tflite", ".lite")
@@ -22,15 +23,7 @@ AS_IF = "a float graph: predicted as if it were quantized to INT8"
 LOWERED = (
     "operators are those of the TFLite file that the graph becomes; each is named after the tensor it makes"
 )
-FLOAT, INT8, INT32 = "float32", "int8", "int32"
-# operator -> positions of its biases, which are 32 bits wide
-BIASES = {
-    "CONV_2D": (2,),
-    "DEPTHWISE_CONV_2D": (2,),
-    "FULLY_CONNECTED": (2,),
-    "TRANSPOSE_CONV": (3,),
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": (12, 13, 14, 15, 17),
-}
+INT8 = "int8"  # among a toolchain's precisions
 
 
 def is_tflite(path: Path) -> bool:
@@ -45,6 +38,7 @@ class Source:
         self.path = path
         self._settings = settings
         self._given = model
+        self._files: dict[Toolchain, TfliteFile] = {}
 
     @cached_property
     def onnx(self) -> OnnxGraph:
@@ -52,52 +46,39 @@ class Source:
         graph = Graph(self._model).build().proto
         return OnnxGraph(graph, infer(graph))
 
-    def tflite(self, precisions: Sequence[str]) -> tuple[TfliteFile, list[str]]:
-        """Return the model as a TFLite file, and what there is to say about how it became one.
+    def tflite(self, toolchain: Toolchain) -> tuple[TfliteFile, list[str]]:
+        """Return the model as the TFLite file of a toolchain, and what there is to say about how it became one.
 
-        A TFLite file is taken as it stands. Another model is lowered; where a toolchain builds INT8, a float graph
-        gets the types that it would have, all with one scale, since rules look at types and not at values.
+        A TFLite file is taken as it stands. Another model is lowered; a float graph is quantized with made-up ranges
+        before, where the toolchain builds INT8.
         """
         if is_tflite(self.path):
             return self._file, []
-        file = self._lowered
-        if INT8 not in precisions or any(tensor.dtype == INT8 for tensor in file.tensors):
-            return file, [LOWERED]
-        return as_int8(file), [AS_IF, LOWERED]
+        arithmetic = toolchain.arithmetic
+        as_if = (
+            arithmetic is not None and INT8 in toolchain.precisions and not is_quantized(self._model.proto)
+        )
+        if toolchain not in self._files:
+            self._files[toolchain] = self._lowered(arithmetic, as_if=as_if)
+        return self._files[toolchain], [AS_IF, LOWERED] if as_if else [LOWERED]
 
     @cached_property
     def _model(self) -> models.Model:
         return self._given or models.load(self.path, settings=self._settings)
 
-    @cached_property
-    def _lowered(self) -> TfliteFile:
-        return convert(self._model)[0]
+    def _lowered(self, arithmetic: Arithmetic | None, *, as_if: bool) -> TfliteFile:
+        from ..compilers.tflite.convert import lower_model  # much to import, for TFLite files in vain
+        from .as_if import quantized
+
+        model = quantized(self._model, arithmetic) if as_if and arithmetic is not None else self._model
+        integer_ends = arithmetic is not None and arithmetic.quantizers == INTEGERS
+        return lower_model(model, integer_ends=integer_ends).file
 
     @cached_property
     def _file(self) -> TfliteFile:
         return tflite.read(self.path, max_bytes=self._settings.max_bytes)
 
 
-def as_int8(file: TfliteFile) -> TfliteFile:
-    """Return a float file with the types of full INT8: what is computed gets a scale of 1, weights one of their own."""
-    wide = {
-        operator.inputs[position]
-        for operator in file.operators
-        for position in BIASES.get(operator.name, ())
-        if position < len(operator.inputs)
-    }
-    return replace(
-        file, tensors=tuple(_as_integers(tensor, wide=tensor.index in wide) for tensor in file.tensors)
-    )
-
-
-def _as_integers(tensor: Tensor, *, wide: bool) -> Tensor:
-    if tensor.dtype != FLOAT:
-        return tensor
-    scale, data = np.ones(1, np.float32), None
-    if tensor.data is not None:
-        largest = max(float(np.abs(tensor.data).max(initial=0)), np.finfo(np.float32).tiny)
-        scale = np.array([largest / np.iinfo(np.int8).max], np.float32)
-        data = np.rint(tensor.data / scale).astype(np.int32 if wide else np.int8)
-    dtype = INT32 if wide else INT8
-    return replace(tensor, dtype=dtype, data=data, scales=scale, zero_points=np.zeros(1, np.int64), axis=0)
+def is_quantized(model: onnx.ModelProto) -> bool:
+    """Say whether somebody quantized a graph: it has quantizers, or operators that compute in integers."""
+    return any(standard(node, *PLUMBING) or node.op_type in INTEGER_OPERATORS for node in model.graph.node)

@@ -145,9 +145,9 @@ def _tensor(index: int, table: Table, buffers: list[Table]) -> Tensor:
         scales, zero_points = quantization.array(2, "<f4"), quantization.array(3, "<i8")
         axis = quantization.integer(6)
     number = table.integer(2, UINT32)
-    if number >= len(buffers):
+    if number >= max(len(buffers), 1):
         raise DamagedError(f"tensor {index} names buffer {number} of {len(buffers)}")
-    data = _content(buffers[number])
+    data = _content(buffers[number]) if buffers else memoryview(b"")  # buffer 0 is empty by convention
     return Tensor(
         index,
         table.text(3),

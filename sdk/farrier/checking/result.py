@@ -14,11 +14,11 @@ from farrier_converters.check.predict import Prediction, Share
 
 @dataclass(frozen=True)
 class Check:
-    """What was predicted: with the best toolchain in full, with `others` for comparison; `refused` says why not."""
+    """What was predicted with one of a target's toolchains; `refused` says why not with those before it."""
 
     model: Path
     prediction: Prediction
-    others: tuple[Prediction, ...]
+    others: tuple[Toolchain, ...]
     refused: tuple[tuple[Toolchain, str], ...]
     segments: tuple[Segment, ...] = ()
 
@@ -71,7 +71,7 @@ class Check:
             "notes": list(best.notes),
             "ops": self.rows,
             "other_toolchains": [
-                *({**_named(p.toolchain), "accelerated": _share(p.accelerated)} for p in self.others),
+                *(_named(toolchain) for toolchain in self.others),
                 *({**_named(toolchain), "refused": why} for toolchain, why in self.refused),
             ],
         }

@@ -28,21 +28,20 @@ def check(
     """Predict which operators of a model a target's accelerator runs, and why not the others.
 
     `model` is an `.onnx` or `.tflite` file, or another that `farrier optimize` reads; nothing is loaded into an engine,
-    and no compiler is needed. Of several toolchains the target's first is described; for a TFLite file, its first that
-    runs such files. `toolchain` names another, by its compiler or its rules. `min_accelerated` is a share of the
-    operators (0.95, or "95%"), in which doubtful refusals count as accelerated: below it, BudgetError is raised.
-    With `tpus`, the network is cut into as many segments, balanced by predicted time; `segments` is a folder that they
-    are written to. Raises UsageError or InputError in one sentence.
+    and no compiler is needed. Of several toolchains it is the target's first that takes the model; for a TFLite file,
+    the first that runs such files. `toolchain` names another, by its compiler or its rules. `min_accelerated` is a
+    share of the operators (0.95, or "95%"), in which doubtful refusals count as accelerated: below it, BudgetError is
+    raised. With `tpus`, the network is cut into as many segments, balanced by predicted time; `segments` is a folder
+    that they are written to. Raises UsageError or InputError in one sentence.
     """
     least = _share(min_accelerated)
     board = targets.get(target)
     path = Path(model)
-    found, failures = _predictions(path, board, _chosen(board, toolchain, path))
-    if not found:
-        raise failures[0][1]
-    refused = tuple((toolchain, str(error)) for toolchain, error in failures)
-    cut = planned(found[0], tpus, write=segments is not None)
-    result = Check(path, found[0], tuple(found[1:]), refused, cut)
+    candidates = _candidates(board, toolchain, path)
+    prediction, refused = _first(path, board, candidates)
+    others = tuple(t for t in board.toolchains if t is not prediction.toolchain and t not in dict(refused))
+    cut = planned(prediction, tpus, write=segments is not None)
+    result = Check(path, prediction, others, tuple(refused), cut)
     if least is not None and result.prediction.possible.ops < least:
         raise BudgetError(_sentence(result, least))
     if segments is not None:
@@ -50,7 +49,7 @@ def check(
     return result
 
 
-def _chosen(board: Target, name: str | None, path: Path) -> list[Toolchain]:
+def _candidates(board: Target, name: str | None, path: Path) -> list[Toolchain]:
     if name is None:
         return sorted(board.toolchains, key=lambda toolchain: is_tflite(path) and not reads_tflite(toolchain))
     chosen = [toolchain for toolchain in board.toolchains if name in (toolchain.compiler, toolchain.rules)]
@@ -60,18 +59,18 @@ def _chosen(board: Target, name: str | None, path: Path) -> list[Toolchain]:
     return chosen
 
 
-def _predictions(
-    path: Path, board: Target, toolchains: list[Toolchain]
-) -> tuple[list[Prediction], list[tuple[Toolchain, InputError | UsageError]]]:
+def _first(
+    path: Path, board: Target, candidates: list[Toolchain]
+) -> tuple[Prediction, list[tuple[Toolchain, str]]]:
+    """Return the prediction for the first toolchain that takes the model, and why those before it do not."""
     source = Source(path, ModelSettings())
-    found: list[Prediction] = []
-    failures: list[tuple[Toolchain, InputError | UsageError]] = []
-    for toolchain in toolchains:
+    refused: list[tuple[Toolchain, InputError | UsageError]] = []
+    for toolchain in candidates:
         try:
-            found.append(predict(source, board, toolchain))
+            return predict(source, board, toolchain), [(other, str(error)) for other, error in refused]
         except (InputError, UsageError) as error:
-            failures.append((toolchain, error))
-    return found, failures
+            refused.append((toolchain, error))
+    raise refused[0][1]
 
 
 def _share(value: float | str | None) -> float | None:

@@ -131,8 +131,9 @@ def _show_totals(console: Console, result: Check) -> None:
         f"parameters {words.size(best.network.parameter_bytes)}, activations at most "
         f"{words.size(best.peak_activation_bytes)} at once, {words.size(best.crossing_bytes)} between units per run"
     )
-    for other in result.others:
-        console.print(f"with {other.toolchain.compiler}: {_share(other.accelerated)} accelerated")
+    if result.others:
+        names = ", ".join(dict.fromkeys(toolchain.compiler for toolchain in result.others))
+        console.print(f"other toolchains of this target (--toolchain): {names}")
     for toolchain, why in result.refused:
         console.print(f"with {toolchain.compiler}: not known: {why}", soft_wrap=True)
 

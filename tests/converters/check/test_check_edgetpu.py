@@ -62,6 +62,13 @@ def test_quantized_networks_of_plain_convolutions_are_mapped_whole(shared_data: 
     assert {placement.unit for placement in placements} == {"edgetpu"}
 
 
+def test_an_operator_that_nobody_knows_is_refused(shared_data: Path) -> None:
+    path = shared_data / "coral" / "invalid_models" / "model_invoking_error.tflite"
+    (placement,) = rules.of_tflite("edgetpu").place(load(path))
+    assert placement.unit == "cpu"
+    assert "fake-op-double" in (placement.reason or "")
+
+
 def test_a_float_file_has_a_cure(shared_data: Path) -> None:
     path = "mlperf_tiny/benchmark/training/image_classification/trained_models/pretrainedResnet.tflite"
     for placement in rules.of_tflite("edgetpu").place(load(shared_data / path)):
@@ -96,7 +103,6 @@ REFUSED: list[tuple[str, str, list[Any], tuple[int, ...], dict[str, Any]]] = [
     ("block of zeros", "CONCATENATION", ["1x8x8x2"], (1, 8, 8, 6), {"axis": 3}),
     ("are computed", "CONV_2D", [(1, 1, 1, 4)], (1, 8, 8, 1), {"stride_w": 1, "stride_h": 1}),
     ("dilations differ", "CONV_2D", ["4x1x1x4"], IMAGE, {"dilation_w": 1, "dilation_h": 2}),
-    ("more than one row", "FULLY_CONNECTED", ["5x4"], (8, 5), {"shape": (8, 4)}),
     ("no LEAKY_RELU", "LEAKY_RELU", [], IMAGE, {"alpha": 0.1}),
     ("number per channel", "PRELU", ["8x8x4"], IMAGE, {}),
     ("no multiple of 4", "MEAN", [[3]], (1, 8, 8, 1), {"shape": (1, 8, 8, 6)}),
@@ -104,7 +110,6 @@ REFUSED: list[tuple[str, str, list[Any], tuple[int, ...], dict[str, Any]]] = [
     ("not all 1", "STRIDED_SLICE", [[0] * 4, [1, 8, 8, 4], [1, 2, 1, 1]], (1, 4, 8, 4), {}),
     ("new axis", "STRIDED_SLICE", [[0] * 4, [1, 8, 8, 4], [1] * 4], IMAGE, {"new_axis_mask": 1}),
     ("16000 elements", "SOFTMAX", [], (1, 16_001), {"shape": (1, 16_001)}),
-    ("more than one row", "SOFTMAX", [], (8, 10), {"shape": (8, 10)}),
     ("no GATHER", "GATHER", [[0]], (1, 8, 8, 4), {}),
 ]
 
@@ -154,8 +159,19 @@ def test_what_no_document_confirms_is_a_maybe(
     assert why in placement.reason
 
 
-def test_a_doubt_is_no_refusal(net: Callable[..., Any]) -> None:
-    placement = one(net, "TRANSPOSE", [[0, 2, 1, 3]], IMAGE)
+@pytest.mark.parametrize(
+    ("op", "others", "result", "options"),
+    [
+        ("TRANSPOSE", [[0, 2, 1, 3]], IMAGE, {}),
+        ("SOFTMAX", [], (8, 10), {"shape": (8, 10)}),
+        ("FULLY_CONNECTED", ["5x4"], (8, 5), {"shape": (8, 4)}),
+        ("RESIZE_BILINEAR", [[32, 32]], (1, 32, 32, 4), {}),
+    ],
+)
+def test_a_doubt_is_no_refusal(
+    net: Callable[..., Any], op: str, others: list[Any], result: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    placement = one(net, op, others, result, **options)
     assert (placement.unit, placement.certain, placement.reason) == ("edgetpu", False, None)
     assert placement.note
 

@@ -17,7 +17,7 @@ from ...quantize.already import computes_in_integers
 from ...tflite.file import TfliteFile
 from ..network import PLUMBING
 from ..placement import CPU, OnnxGraph, Parameters, Placement
-from ..source import AS_IF
+from ..source import AS_IF, is_quantized
 
 SOURCE = 'ONNX Runtime: QDQ kernels of the CPU provider; "Quantize ONNX Models"'
 MEANING = "on a processor, accelerated means computed in integers"
@@ -42,14 +42,14 @@ class OnnxRuntimeRules:
     def place(self, graph: OnnxGraph) -> list[Placement]:
         """Return one placement per node, in the graph's order."""
         opened = Graph(from_proto(graph.model, "check"))
-        why = _as_it_stands(opened) if _quantized(graph.model) else _as_if_quantized(opened)
+        why = _as_it_stands(opened) if is_quantized(graph.model) else _as_if_quantized(opened)
         return [self._placement(node, graph.types, why) for node in opened.nodes]
 
     def notes(
         self, subject: TfliteFile | OnnxGraph, placements: list[Placement], parameters: Parameters
     ) -> list[str]:
         """Return what was assumed."""
-        quantized = isinstance(subject, OnnxGraph) and _quantized(subject.model)
+        quantized = isinstance(subject, OnnxGraph) and is_quantized(subject.model)
         return [MEANING] if quantized else [AS_IF, MEANING]
 
     def _placement(
@@ -59,12 +59,6 @@ class OnnxRuntimeRules:
         if reason is None or not _computes_floats(node, types):
             return Placement(CPU)
         return Placement(CPU, reason, CURES.get(reason), source=SOURCE)
-
-
-def _quantized(model: onnx.ModelProto) -> bool:
-    return any(
-        standard(node, *PLUMBING) or node.op_type in rules.INTEGER_OPERATORS for node in model.graph.node
-    )
 
 
 def _as_it_stands(graph: Graph) -> dict[int, str]:

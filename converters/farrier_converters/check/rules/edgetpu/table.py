@@ -68,11 +68,17 @@ _POOL = (
 )
 _FREE: tuple[Limit[Site], ...] = ()
 _BATCH = Limit(common.touches_batch(), "it works along the batch", "AX", "keep the batch out of it")
+_YOLO = "a log of YOLOv9 at 192x192 (dbro/frigate-detector-edgetpu-yolo9)"
 _DOUBT = "whether the compiler maps it no document says"
 
 
 def _doubt(source: str) -> Limit[Site]:
     return Limit(lambda site: True, _DOUBT, source, confirmed=False, refuses=False)
+
+
+def _several_rows(broken: common.Question, document: str) -> Limit[Site]:
+    reason = "it has more than one row, which documents exclude, and which compiler 16 was seen to map all the same"
+    return Limit(broken, reason, f"{document}, E#27; against it {_YOLO}", confirmed=False, refuses=False)
 
 
 _RESIZE = (
@@ -146,12 +152,7 @@ OPERATORS: dict[str, tuple[Limit[Site], ...]] = {
     "FULLY_CONNECTED": (
         _CONSTANT,
         Limit(lambda site: site.option("weights_format") != 0, "its weights are stored shuffled", "AX"),
-        Limit(
-            ask.not_flat,
-            "its result has more than one row",
-            "AX: one-dimensional output",
-            "write it as a 1x1 convolution",
-        ),
+        _several_rows(ask.not_flat, "AX: one-dimensional output"),
     ),
     "TRANSPOSE_CONV": (
         Limit(common.computed(0, 1, 3), "its weights, bias or size ({}) are computed", "OLD; E#25"),
@@ -231,12 +232,7 @@ OPERATORS: dict[str, tuple[Limit[Site], ...]] = {
         ),
     ),
     "SOFTMAX": (
-        Limit(
-            lambda site: math.prod(site.shape()[:-1]) > 1,
-            "it has more than one row",
-            "OLD: one-dimensional input",
-            "leave the softmax to the CPU, as the last operator",
-        ),
+        _several_rows(ask.not_flat, "OLD: one-dimensional input"),
         Limit(
             lambda site: (site.shape() or (1,))[-1] > SOFTMAX_ELEMENTS,
             f"it has more than {SOFTMAX_ELEMENTS} elements",
@@ -253,6 +249,7 @@ OPERATORS: dict[str, tuple[Limit[Site], ...]] = {
 CURES = {
     "LEAKY_RELU": "use ReLU or PReLU (E#147)",
     "HARD_SWISH": "use ReLU6",
+    "DIV": "multiply by the reciprocal",
     "BATCH_MATMUL": "make one of its operands constant: a convolution or a dense layer",
     "DEQUANTIZE": "quantize the ends of the model too",
     "ARG_MAX": "leave it to the CPU, as the last operator",
