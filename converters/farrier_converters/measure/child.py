@@ -41,7 +41,8 @@ class Child:
     """One artifact in one engine process. Use as a context manager; every method raises EngineFailure.
 
     With `reference` it computes in the engine's reference arithmetic: slow, and right where kernels saturate.
-    `options` are the artifact's own (see `compilers.Compiled`).
+    `options` are the artifact's own (see `compilers.Compiled`). `python` is the one that has the engine, where that is
+    not the one that would be chosen (see `engines.interpreter`).
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Child:
         *,
         reference: bool = False,
         options: Mapping[str, Any] | None = None,
+        python: Path | None = None,
     ) -> None:
+        self.python = python
         self.path, self.engine, self.settings, self.reference = path, engine, settings, reference
         self.options = dict(options or {})
         self.engine_version = ""
@@ -81,7 +84,7 @@ class Child:
     def open(self) -> None:
         """Start the process and load the artifact."""
         try:
-            command = module_command(interpreter(self.engine), WORKER)
+            command = module_command(self.python or interpreter(self.engine), WORKER)
         except MissingToolError as error:
             raise EngineFailure(str(error)) from None
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
