@@ -235,8 +235,10 @@ CASES = {
     "instance norm": (
         "normalisation from its formula",
         [
-            node("ReduceMean", ["x"], ["m"], axes=[2, 3]), node("Sub", ["x", "m"], ["d"]), node("Mul", ["d", "d"], ["s"]),
-            node("ReduceMean", ["s"], ["v"], axes=[2, 3]), node("Add", ["v", "eps"], ["ve"]), node("Sqrt", ["ve"], ["r"]),
+            node("ReduceMean", ["x"], ["m"], axes=[2, 3]), node("Sub", ["x", "m"], ["d"]),
+            node("Mul", ["d", "d"], ["s"]),
+            node("ReduceMean", ["s"], ["v"], axes=[2, 3]), node("Add", ["v", "eps"], ["ve"]),
+            node("Sqrt", ["ve"], ["r"]),
             node("Reciprocal", ["r"], ["i"]), node("Mul", ["d", "i"], ["n"]), node("Mul", ["n", "g"], ["y"]),
         ], PICTURE, {"eps": _f(1e-3), "g": _noise(4, 1, 1)}, 17, ["InstanceNormalization"],
     ),
@@ -259,7 +261,8 @@ CASES = {
     "transposes around": (
         "transposes around elementwise operators",
         [
-            node("Transpose", ["x"], ["a"], perm=[0, 2, 3, 1]), node("Mul", ["a", "c"], ["b"]), node("Exp", ["b"], ["d"]),
+            node("Transpose", ["x"], ["a"], perm=[0, 2, 3, 1]),
+            node("Mul", ["a", "c"], ["b"]), node("Exp", ["b"], ["d"]),
             node("Transpose", ["d"], ["y"], perm=[0, 3, 1, 2]),
         ], PICTURE, {"c": _noise(4)}, 17, ["Mul", "Exp"],
     ),
