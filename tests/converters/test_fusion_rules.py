@@ -232,6 +232,16 @@ CASES = {
     "layer norm": (
         "normalisation from its formula", LAYER_NORM, SEQUENCE, LAYER_NORM_CONSTANTS, 17, ["LayerNormalization"],
     ),
+    "layer norm as keras writes it": (
+        "difference from the mean taken off before",
+        [
+            node("ReduceMean", ["x"], ["m"], axes=[-1]), node("Sub", ["x", "m"], ["d"]), node("Mul", ["d", "d"], ["s"]),
+            node("ReduceMean", ["s"], ["v"], axes=[-1]), node("Add", ["v", "eps"], ["ve"]),
+            node("Sqrt", ["ve"], ["r"]), node("Reciprocal", ["r"], ["i"]), node("Mul", ["i", "g"], ["ig"]),
+            node("Mul", ["x", "ig"], ["xs"]), node("Mul", ["m", "ig"], ["ms"]), node("Sub", ["b", "ms"], ["o"]),
+            node("Add", ["xs", "o"], ["y"]),
+        ], SEQUENCE, LAYER_NORM_CONSTANTS, 17, ["LayerNormalization"],
+    ),
     "instance norm": (
         "normalisation from its formula",
         [
