@@ -7,7 +7,11 @@ outputs ONNX Runtime itself reproduces from the untouched file, and which is no 
 from __future__ import annotations
 
 import functools
+import json
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -81,6 +85,18 @@ def _copy(feeds):
 
 def test_enough_operators():
     assert len({case.model.graph.node[0].op_type for case in _cases().values()}) >= 60
+
+
+@pytest.mark.timeout(900)
+def test_every_case_is_right_or_refused_in_a_sentence():
+    """All cases of all operators, through import, clean and fuse, in a process of their own."""
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "backend_suite.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    figures = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [figure["figure"] for figure in figures] == [
+        "backend_suite_crashes", "backend_suite_mismatches", "backend_suite_right",
+    ]  # fmt: skip
+    assert all(figure["holds"] for figure in figures), done.stdout
 
 
 @pytest.mark.parametrize("name", _first_per_operator(2))

@@ -232,11 +232,23 @@ CASES = {
     "layer norm": (
         "normalisation from its formula", LAYER_NORM, SEQUENCE, LAYER_NORM_CONSTANTS, 17, ["LayerNormalization"],
     ),
+    "layer norm as keras writes it": (
+        "difference from the mean taken off before",
+        [
+            node("ReduceMean", ["x"], ["m"], axes=[-1]), node("Sub", ["x", "m"], ["d"]), node("Mul", ["d", "d"], ["s"]),
+            node("ReduceMean", ["s"], ["v"], axes=[-1]), node("Add", ["v", "eps"], ["ve"]),
+            node("Sqrt", ["ve"], ["r"]), node("Reciprocal", ["r"], ["i"]), node("Mul", ["i", "g"], ["ig"]),
+            node("Mul", ["x", "ig"], ["xs"]), node("Mul", ["m", "ig"], ["ms"]), node("Sub", ["b", "ms"], ["o"]),
+            node("Add", ["xs", "o"], ["y"]),
+        ], SEQUENCE, LAYER_NORM_CONSTANTS, 17, ["LayerNormalization"],
+    ),
     "instance norm": (
         "normalisation from its formula",
         [
-            node("ReduceMean", ["x"], ["m"], axes=[2, 3]), node("Sub", ["x", "m"], ["d"]), node("Mul", ["d", "d"], ["s"]),
-            node("ReduceMean", ["s"], ["v"], axes=[2, 3]), node("Add", ["v", "eps"], ["ve"]), node("Sqrt", ["ve"], ["r"]),
+            node("ReduceMean", ["x"], ["m"], axes=[2, 3]), node("Sub", ["x", "m"], ["d"]),
+            node("Mul", ["d", "d"], ["s"]),
+            node("ReduceMean", ["s"], ["v"], axes=[2, 3]), node("Add", ["v", "eps"], ["ve"]),
+            node("Sqrt", ["ve"], ["r"]),
             node("Reciprocal", ["r"], ["i"]), node("Mul", ["d", "i"], ["n"]), node("Mul", ["n", "g"], ["y"]),
         ], PICTURE, {"eps": _f(1e-3), "g": _noise(4, 1, 1)}, 17, ["InstanceNormalization"],
     ),
@@ -259,7 +271,8 @@ CASES = {
     "transposes around": (
         "transposes around elementwise operators",
         [
-            node("Transpose", ["x"], ["a"], perm=[0, 2, 3, 1]), node("Mul", ["a", "c"], ["b"]), node("Exp", ["b"], ["d"]),
+            node("Transpose", ["x"], ["a"], perm=[0, 2, 3, 1]),
+            node("Mul", ["a", "c"], ["b"]), node("Exp", ["b"], ["d"]),
             node("Transpose", ["d"], ["y"], perm=[0, 3, 1, 2]),
         ], PICTURE, {"c": _noise(4)}, 17, ["Mul", "Exp"],
     ),

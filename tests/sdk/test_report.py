@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -11,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farrier import report
-from farrier.optimization import Entry
+from farrier.optimization import Entry, fusions
 from farrier.report import plots, words
+from farrier_contracts import targets
 from farrier_converters.measure import Latency
+from farrier_converters.model import from_proto
+from farrier_converters.search import plan
 
 HOSTILE = '<script>alert("&")</script>'
 
@@ -105,6 +109,20 @@ def test_the_page_stands_alone_and_is_well_formed(entries):
             float(v) for node in root.iter() for k, v in node.attrib.items() if k in ("x", "y", "cx", "cy")
         ]
         assert all(-1 <= number <= 600 for number in numbers)
+
+
+def test_the_page_says_what_was_fused(resnet20_proto):
+    model = from_proto(resnet20_proto, "resnet20")
+    document = facts(ENTRIES) | {"fusions": fusions.of(model, plan(targets.get("x86-avx2"), ["fp32"])[0])}
+    norms = [a for a in document["fusions"]["applied"] if a["rule"] == "batch norm into the layer before"]
+    assert len(norms) == 19
+    assert all(0 < a["proof"]["max_rel"] < 1e-5 and a["gain"]["operations"] > 0 for a in norms)
+    assert document["fusions"]["left_out"] == []
+    json.dumps(document)
+    page = Page()
+    page.feed(report.html(document, ENTRIES))
+    assert page.open == []
+    assert "Graph optimization (19)" in " ".join(page.text)
 
 
 def test_the_facts_say_what_the_entries_say():

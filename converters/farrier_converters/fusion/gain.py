@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 from onnx import helper
 
 from ..graph.edit import attribute, standard
+from ..graph.types import TensorType, infer
+from .place import both, place_of
 from .record import Gain, Rewrite
 from .site import Site
 
@@ -16,31 +18,39 @@ MOVES = (
     "Identity", "Dropout", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split",
     "Concat", "Pad", "Gather", "Expand", "Tile", "Shape", "Constant", "Resize", "DepthToSpace", "SpaceToDepth",
 )  # fmt: skip
+Types = Mapping[str, TensorType]
 
 
-def gain(site: Site, rewrite: Rewrite) -> Gain:
-    """Count nodes, operations and written bytes before and after."""
-    made = {name for node in rewrite.old for name in node.output}
-    kept = {name for node in rewrite.new for name in node.output} & made
-    new = [node for node in rewrite.new if kept.intersection(node.output)]
+def gain(site: Site, rewrite: Rewrite, results: Sequence[str]) -> Gain:
+    """Count nodes, operations and written bytes before and after, for the sizes that are known."""
+    place = place_of(site, rewrite)
+    shapes = {name: [size or 1 for size in site.shape(name) or ()] for name in place.variables}
+    proto = both(site, rewrite, results, place, shapes)
+    types, first = infer(proto), len(place.sizes)
+    old = proto.graph.node[first : first + len(rewrite.old)]
+    new = proto.graph.node[first + len(rewrite.old) :][: len(rewrite.new)]
     return Gain(
-        len(rewrite.old) - len(rewrite.new),
-        _operations(site, rewrite.old) - _operations(site, new),
-        _bytes(site, rewrite.old) - _bytes(site, new),
+        len(old) - len(new),
+        _operations(types, old) - _operations(types, new),
+        _bytes(types, old) - _bytes(types, new),
     )
 
 
-def _operations(site: Site, nodes: Sequence[onnx.NodeProto]) -> int:
-    return sum(_elements(site, node.output[0]) * _per_element(site, node) for node in nodes)
+def _operations(types: Types, nodes: Sequence[onnx.NodeProto]) -> int:
+    return sum(_elements(types, node.output[0]) * _per_element(types, node) for node in nodes)
 
 
-def _per_element(site: Site, node: onnx.NodeProto) -> int:
+def _per_element(types: Types, node: onnx.NodeProto) -> int:
     if standard(node, *MOVES):
         return 0
-    weight = site.shape(node.input[1]) if len(node.input) > 1 else None
-    if weight is None or not standard(node, "Conv", "ConvTranspose", "Gemm", "MatMul"):
+    weight = types.get(node.input[1]) if len(node.input) > 1 else None
+    if (
+        weight is None
+        or weight.shape is None
+        or not standard(node, "Conv", "ConvTranspose", "Gemm", "MatMul")
+    ):
         return 1
-    sizes = [size or 1 for size in weight]
+    sizes = [size or 1 for size in weight.shape]
     if node.op_type == "Conv":
         return math.prod(sizes[1:])
     if node.op_type == "ConvTranspose":  # an upper bound where it strides
@@ -48,15 +58,15 @@ def _per_element(site: Site, node: onnx.NodeProto) -> int:
     return sizes[-1] if attribute(node, "transB", 0) else sizes[-2 if len(sizes) > 1 else 0]
 
 
-def _elements(site: Site, name: str) -> int:
-    return math.prod(size or 1 for size in site.shape(name) or (0,))
+def _elements(types: Types, name: str) -> int:
+    kind = types.get(name)
+    return 0 if kind is None or kind.shape is None else math.prod(size or 1 for size in kind.shape)
 
 
-def _bytes(site: Site, nodes: Sequence[onnx.NodeProto]) -> int:
+def _bytes(types: Types, nodes: Sequence[onnx.NodeProto]) -> int:
     total = 0
-    for node in nodes:
-        for name in node.output:
-            kind = site.types.get(name)
-            if kind is not None and kind.shape is not None and kind.dtype != onnx.TensorProto.STRING:
-                total += _elements(site, name) * helper.tensor_dtype_to_np_dtype(kind.dtype).itemsize
+    for name in (name for node in nodes for name in node.output if name in types):
+        dtype = types[name].dtype
+        if dtype != onnx.TensorProto.STRING:
+            total += _elements(types, name) * helper.tensor_dtype_to_np_dtype(dtype).itemsize
     return total

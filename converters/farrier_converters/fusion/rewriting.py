@@ -56,7 +56,7 @@ def _everywhere(site: Site, rule: Rule, log: Log) -> None:
         except UnprovenError as error:
             log.refusals.append(Refusal(rule.name, names, str(error)))
             continue
-        log.applications.append(Application(rule.name, names, proof, gain(site, found)))
+        log.applications.append(Application(rule.name, names, proof, gain(site, found, results)))
         _carry_out(graph, found)
         waiting.extendleft(n for n in reversed(found.new) if _concerns(rule, n))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ._imported import Imported
 
@@ -33,4 +34,14 @@ def read(path: Path, *, max_bytes: int) -> Imported:
     return function(path, max_bytes=max_bytes)
 
 
-__all__ = ["IMPORTERS", "Imported", "foreign", "read"]
+def from_torch(module: Any, inputs: Any = (), *, dynamic_batch: bool = True, name: str = "model") -> Imported:
+    """Import a torch module, with example `inputs`, or an exported program; see `importers.torch.from_torch`.
+
+    Raises MissingToolError without torch, InputError for what is neither or cannot be exported.
+    """
+    from .torch import from_torch as take
+
+    return take(module, inputs, dynamic_batch=dynamic_batch, name=name)
+
+
+__all__ = ["IMPORTERS", "Imported", "foreign", "from_torch", "read"]

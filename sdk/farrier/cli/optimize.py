@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
 @json_option
 def optimize(model: Path, *, as_json: bool, work: Path | None, **options: Any) -> None:
-    """Fit MODEL (.onnx, float .tflite, Keras) to a target within a budget, and write bundle and report."""
+    """Fit MODEL (.onnx, float .tflite, Keras, torch .pt2) to a target within a budget, and write bundle and report."""
     from ..optimization import Settings
     from ..optimization import optimize as run
 

@@ -109,7 +109,7 @@ class Job:
 
 
 def prepare(
-    model_path: Path,
+    source: Path | importers.Imported,
     *,
     target_name: str,
     data_path: Path | None,
@@ -129,7 +129,7 @@ def prepare(
     if target.arch == "any":
         raise UsageError(f"the target {target.name!r} runs nothing; choose another target")
     candidates = recipe.read(recipe_path, target) if recipe_path else plan(target, precisions)
-    model, told = _model(model_path)
+    model, told = _model(source)
     if recipe_path is None and precisions is None:
         candidates += plan(target, suited(model) + (TRAINED if train_path else ()), suggested=True)
     candidates, absent = _runnable(candidates)
@@ -192,11 +192,12 @@ def _runnable(candidates: Sequence[Candidate]) -> tuple[tuple[Candidate, ...], t
     return found, tuple(f"nothing was built for it: {reason}" for reason in reasons)
 
 
-def _model(path: Path) -> tuple[models.Model, tuple[str, ...]]:
+def _model(source: Path | importers.Imported) -> tuple[models.Model, tuple[str, ...]]:
     """Return the model, and for an imported one what is to be said about the import and its check."""
-    if not importers.foreign(path):
-        return models.load(path), ()
-    imported = importers.read(path, max_bytes=models.ModelSettings().max_bytes)
+    if isinstance(source, Path) and not importers.foreign(source):
+        return models.load(source), ()
+    limit = models.ModelSettings().max_bytes
+    imported = importers.read(source, max_bytes=limit) if isinstance(source, Path) else source
     return imported.model, (*imported.notes, *imported.check())
 
 

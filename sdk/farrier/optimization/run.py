@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from farrier_contracts.bundle import names
+from farrier_converters import importers
+from farrier_converters.importers import Imported
 from farrier_converters.search import Budget, parse_drop, parse_latency, parse_size
 
 from .job import Settings, prepare
@@ -21,8 +25,9 @@ MADE_UP_DROP = 0.1  # noise shows whether a model is broken, not how many points
 
 
 def optimize(
-    model: str | Path,
+    model: str | Path | Imported | object,
     *,
+    example: Any = (),
     target: str = "host",
     data: str | Path | None = None,
     calib: str | Path | None = None,
@@ -43,6 +48,8 @@ def optimize(
 ) -> Result:
     """Fit a model to a target within a budget, and write the delivered bundle and report into `out`.
 
+    `model` is a file, what an importer returned, or a torch module or exported program; a module takes an `example`
+    too: a tensor for each of its inputs.
     `max_drop` is a share (0.01) or "1%" (None: 1 %, or 10 % where inputs are made up), `max_latency`
     milliseconds or "8ms", `max_size` bytes or "4MB". `precision` ("int8" or "int8,fp16", or a sequence) is
     tried instead of what suits target and model, and `engine` ("onnxruntime,litert") instead of every engine
@@ -67,7 +74,7 @@ def optimize(
     if former is not None:
         target, metric, budget = asked(former)
     job = prepare(
-        Path(model),
+        _source(model, example),
         target_name=target,
         data_path=_path(data),
         calib_path=_path(calib),
@@ -103,6 +110,12 @@ def optimize(
 
 def _words(value: str | Sequence[str] | None) -> Sequence[str] | None:
     return value.replace(" ", "").split(",") if isinstance(value, str) else value
+
+
+def _source(model: object, example: Any) -> Path | Imported:
+    if isinstance(model, (str, os.PathLike)):
+        return Path(model)
+    return model if isinstance(model, Imported) else importers.from_torch(model, example)
 
 
 def _path(value: str | Path | None) -> Path | None:

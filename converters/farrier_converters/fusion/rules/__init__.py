@@ -9,6 +9,7 @@ from .layers import LAYER_RULES
 from .moves import MOVES
 from .norms import NORMS
 from .nothing import NOTHING
+from .regroup import REGROUP
 from .scalars import SCALARS
 from .shapes import RESHAPE
 from .softmax import SOFTMAX
@@ -19,6 +20,7 @@ from .windows import WINDOW_RULES
 TIDYING: tuple[Rule, ...] = (NOTHING, RESHAPE, DUPLICATES, *MOVES)
 # What makes one operator of several.
 FUSING: tuple[Rule, ...] = (
+    REGROUP,
     NORMS,
     SOFTMAX,
     *WINDOW_RULES,

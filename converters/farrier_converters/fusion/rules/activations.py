@@ -114,8 +114,8 @@ def _limits(site: Site, node: onnx.NodeProto) -> tuple[str, float, float] | None
         low, high = (-math.inf if ends[0] is None else ends[0]), (math.inf if ends[1] is None else ends[1])
         return (node.input[0], low, high) if low <= high else None
     found = site.with_scalar(node) if standard(node, "Max", "Min") else None
-    if found is None:
-        return None
+    if found is None or any(standard(n, "QuantizeLinear") for n in site.graph.nodes):
+        return None  # before a quantizer of FP8 only Max and Min are safe: see weights/short.py
     return (found[0], found[1], math.inf) if node.op_type == "Max" else (found[0], -math.inf, found[1])
 
 

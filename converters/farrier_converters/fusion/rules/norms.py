@@ -35,13 +35,13 @@ def find(site: Site, root: onnx.NodeProto) -> Rewrite | None:
     norm = _normalisation(site, root)
     if norm is None:
         return None
-    if norm.axes == tuple(range(norm.rank - len(norm.axes), norm.rank)):
-        kind = "LayerNormalization" if norm.centred else "RMSNormalization"
-        if site.opset >= (17 if norm.centred else 23):
-            return _over_last(site, norm, kind)
+    last = norm.axes == tuple(range(norm.rank - len(norm.axes), norm.rank))
+    kind, version = ("LayerNormalization", 17) if norm.centred else ("RMSNormalization", 23)
+    found = [_over_last(site, norm, kind) if last and site.opset >= version else None]
     if norm.axes == tuple(range(2, norm.rank)) and norm.centred:
-        return _over_image(site, norm)
-    return None
+        found.append(_over_image(site, norm))
+    # both fit a mean over the image: the better one takes in more, a scale per channel or one per pixel
+    return max((f for f in reversed(found) if f is not None), key=lambda f: len(f.old), default=None)
 
 
 def _normalisation(site: Site, root: onnx.NodeProto) -> _Norm | None:

@@ -42,6 +42,7 @@ def shrink(model: Model) -> Model:
     fours.pack(graph)
     palette.pack(graph)
     halves.pack(graph)
+    _merge_constants(graph)  # what is proportional has the same places in its palette
     graph = Graph(graph.build())  # without what nothing reads any more
     shorten(graph)
     for name, tensor in graph.initializers.items():
