@@ -14,7 +14,6 @@ import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import geometric_mean
 
 from figure import emit
 
