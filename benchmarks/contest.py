@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -55,7 +55,9 @@ class Contest:
 
     @cached_property
     def target(self) -> targets.Target:
-        return targets.host()
+        """This machine, as far as ONNX Runtime goes: that is what the peers make files for."""
+        host = targets.host()
+        return replace(host, toolchains=tuple(t for t in host.toolchains if t.engine == "onnxruntime"))
 
     @cached_property
     def runtime(self) -> str:
