@@ -163,9 +163,10 @@ def test_a_budget_cannot_be_negative_or_infinite():
 
 def test_the_plan_is_every_toolchain_in_every_precision():
     plan = search.plan(targets.get("x86-avx2"))
-    others = ["litert-fp32", "litert-int8", "openvino-fp32", "openvino-int8"]
-    assert [c.name for c in plan] == ["fp32", "fp16", "int8", "int8-fitted", *others]
-    assert [c.toolchain.engine for c in plan] == ["onnxruntime"] * 4 + ["litert"] * 2 + ["openvino"] * 2
+    engines = ("litert", "openvino", "executorch")
+    others = [f"{engine}-{precision}" for engine in engines for precision in ("fp32", "int8")]
+    assert [c.name for c in plan] == ["fp32", "fp16", "int8", "int8-fitted", *others, "iree-fp32"]
+    assert all(c.toolchain.engine == "onnxruntime" for c in plan[:4])
     assert [step.name for step in plan[2].steps] == ["clean", "fuse", "int8"]
     assert len({c.steps[-1].options.get("fit", False) for c in plan[2:4]}) == 2
 

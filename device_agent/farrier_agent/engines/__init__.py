@@ -20,6 +20,8 @@ ENGINES = {
     "onnxruntime": "farrier_agent.engines.ort:OnnxRuntime",
     "litert": "farrier_agent.engines.litert:LiteRt",
     "edgetpu": "farrier_agent.engines.edgetpu:EdgeTpu",
+    "executorch": "farrier_agent.engines.executorch:ExecuTorch",
+    "iree": "farrier_agent.engines.iree:Iree",
     "openvino": "farrier_agent.engines.openvino:OpenVino",
     "tensorrt": "farrier_agent.engines.tensorrt:TensorRt",
     "null": "farrier_agent.engines.null:Null",

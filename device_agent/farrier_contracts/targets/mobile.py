@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from .arithmetics import ARM
 from .model import Target, Toolchain
-from .processors import EMULATED, MLAS, XNNPACK, litert, onnxruntime
+from .processors import EMULATED, MLAS, XNNPACK, executorch, litert, onnxruntime
 
 _EXECUTORCH = "pytorch/executorch docs: backends-xnnpack, xnnpack-quantization.md"
+_EXPORTED = "run on x86-64 in ExecuTorch's own runtime; not on a phone"
 _COREML = 'coremltools documentation, "What\'s New": precisions by iOS version'
 _COREML_EP = 'ONNX Runtime documentation, "CoreML Execution Provider"'
-
-EXECUTORCH = Toolchain(
-    compiler="executorch",
-    format="pte",
-    engine="executorch",
-    precisions=("fp32", "int8"),
-    arithmetic=ARM,
-    flasher="null",
-    rules="null",
-    proven="run on x86-64 in ExecuTorch's own runtime; not on a phone",
-)
 
 ANDROID = Target(
     name="android",
     description="Android phones with a 64-bit ARM processor: LiteRT, ONNX Runtime or ExecuTorch inside an app",
     arch="aarch64",
-    toolchains=(litert(EMULATED), onnxruntime(ARM, EMULATED), EXECUTORCH),
+    toolchains=(litert(EMULATED), onnxruntime(ARM, EMULATED), executorch(_EXPORTED, flasher="null")),
     sources={"arithmetic": MLAS, "toolchains": f"{XNNPACK}; {_EXECUTORCH}"},
 )
 

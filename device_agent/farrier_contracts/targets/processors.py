@@ -48,6 +48,33 @@ def openvino(arithmetic: Arithmetic, proven: str) -> Toolchain:
     )
 
 
+def executorch(proven: str, flasher: str = "ssh") -> Toolchain:
+    """Return ExecuTorch with XNNPACK on the processor: PyTorch's own way to devices."""
+    return Toolchain(
+        compiler="executorch",
+        format="pte",
+        engine="executorch",
+        precisions=("fp32", "int8"),
+        arithmetic=XNNPACK_INTEGERS,
+        flasher=flasher,
+        rules="null",
+        proven=proven,
+    )
+
+
+def iree(proven: str, **parameters: str) -> Toolchain:
+    """Return IREE, which compiles the whole graph for one kind of processor."""
+    return Toolchain(
+        compiler="iree",
+        format="vmfb",
+        engine="iree",
+        precisions=("fp32",),
+        rules="null",
+        parameters=parameters,
+        proven=proven,
+    )
+
+
 def litert(proven: str) -> Toolchain:
     """Return LiteRT with XNNPACK: signed activations and weights, on every processor alike."""
     return Toolchain(

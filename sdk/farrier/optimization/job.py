@@ -180,7 +180,7 @@ def _with_engines(target: targets.Target, names: Sequence[str] | None) -> target
 
 
 def _runnable(candidates: Sequence[Candidate]) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
-    """Return the candidates whose engine is here, and one sentence for each that is not.
+    """Return the candidates whose engine is here, and a sentence about those that are not.
 
     Raises MissingToolError where none is.
     """
@@ -189,7 +189,7 @@ def _runnable(candidates: Sequence[Candidate]) -> tuple[tuple[Candidate, ...], t
     reasons = [reason for reason in absent.values() if reason]
     if not found and reasons:
         raise MissingToolError(reasons[0])
-    return found, tuple(f"nothing was built for it: {reason}" for reason in reasons)
+    return found, (f"some engines were not tried: {'; '.join(reasons)}",) if reasons else ()
 
 
 def _model(source: Path | importers.Imported) -> tuple[models.Model, tuple[str, ...]]:
