@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from packaging.version import Version
 
 from farrier_contracts import targets
 from farrier_contracts.errors import InputError
@@ -18,7 +19,7 @@ from farrier_converters import compilers
 from farrier_converters.compilers.tflite import Code, ConversionError, convert
 from farrier_converters.graph import run
 from farrier_converters.graph.bind import bind
-from farrier_converters.measure import Child
+from farrier_converters.measure import Child, engines
 from farrier_converters.model import Model, from_proto, load
 from farrier_converters.tflite.write import write
 
@@ -101,6 +102,25 @@ def test_silero_with_a_state_whose_batch_is_its_second_axis(rows, shared_data, t
         found = child.run(feeds)
     expected = run.once(whole.proto, {**feeds, "sr": np.array(16_000)})
     assert run.same(list(found.values()), expected, tolerance=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_in_the_older_runtime(name, shared_data, tmp_path):
+    """The same answers from tflite-runtime 2.14, whose kernels know fewer versions."""
+    if (why := engines.missing("tflite-runtime")) is not None:
+        pytest.skip(why)
+    model = load(shared_data / NETWORKS[name])
+    file, options = convert(model)
+    oldest = dict(file.metadata)["min_runtime_version"].rstrip(b"\0").decode()
+    assert Version(oldest) <= Version("2.14")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write(file))
+    for rows in (1, 2):
+        feeds = tensors(model, rows)
+        with Child(path, "tflite-runtime", options=options) as child:
+            found = child.run(feeds)
+            assert child.engine_version == "tflite-runtime 2.14.0"
+        assert run.same(list(found.values()), run.once(model.proto, feeds), tolerance=TOLERANCE)
 
 
 def relu(source: str, result: str) -> onnx.NodeProto:
