@@ -115,7 +115,7 @@ def _expanded(model: Model) -> Model:
         proto = onnx.inliner.inline_selected_functions(
             proto, [("", name) for name in written], inline_schema_functions=True
         )
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # the definition does not fit what the node reads
         return model
     del proto.graph.value_info[:]
     return from_proto(proto, model.name)
