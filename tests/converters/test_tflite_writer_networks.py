@@ -205,6 +205,29 @@ def test_a_graph_that_computes_with_the_number_of_rows_gets_a_batch_of_one(make_
     assert file.tensors[file.inputs[0]].signature == (1, 4)
 
 
+@pytest.mark.parametrize("op", ["ArgMax", "ArgMin"])
+def test_a_value_beside_the_number_of_rows_is_seen_too(op):
+    """The last index along the batch is the number of rows less one."""
+    nodes = [helper.make_node(op, ["x"], ["y"], axis=0, select_last_index=1)]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.INT64, None)],
+    )
+    model = from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), "test")
+    file, _ = convert(model)
+    assert file.tensors[file.inputs[0]].signature == (1, 4)
+
+
+def test_constants_that_are_no_numbers_of_rows_pass(make_model):
+    """Infinities, not-a-number and large integers are none of them."""
+    constants = {"a": np.array([np.inf, -np.inf, np.nan, 3e38], np.float32), "b": np.float32(-np.inf)}
+    nodes = [helper.make_node("Max", ["x", "a"], ["m"]), helper.make_node("Max", ["m", "b"], ["y"])]
+    file, _ = convert(make_model(nodes, {"x": ["N", 4]}, ["y"], constants=constants))
+    assert file.tensors[file.inputs[0]].signature == (-1, 4)
+
+
 def test_the_compiler_writes_what_litert_opens(make_model, tmp_path):
     toolchain = Toolchain(
         "tflite", "tflite", "litert", ("fp32",), targets.get("x86-avx2").toolchains[0].arithmetic

@@ -97,9 +97,7 @@ class Builder:
         array = np.asarray(value, dtype, order="C")
         if array.dtype == np.float16 and array.size < HALF_ELEMENTS:
             array = array.astype(np.float32)
-        counts = quanta is None and array.dtype.kind in "iu" and array.size
-        if (counts and int(array.max()) >= layout.BATCH) or any(map(layout.free, array.shape)):
-            refuse_rows(array)
+        refuse_rows(array, counts=quanta is None and (array.dtype.kind in "iu" or array.size == 1))
         key = (array.dtype.name, array.shape, array.tobytes(), quanta)
         if key not in self._constants:
             held = self.tensor(f"{self.scope}/constant", array.shape, array.dtype.name, array, quanta)
