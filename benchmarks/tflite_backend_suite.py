@@ -29,7 +29,7 @@ from figure import emit
 from farrier_contracts.errors import FarrierError
 from farrier_converters.compilers.tflite import Code, ConversionError, convert
 from farrier_converters.compilers.tflite.ops import HANDLERS
-from farrier_converters.compilers.tflite.ops.limits import LIMITS
+from farrier_converters.compilers.tflite.refusals import LIMITS
 from farrier_converters.graph import run
 from farrier_converters.graph.bind import bind
 from farrier_converters.measure import Child, EngineFailure

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from packaging.version import Version
 
 from farrier_contracts import targets
 from farrier_contracts.errors import InputError
@@ -18,7 +19,7 @@ from farrier_converters import compilers
 from farrier_converters.compilers.tflite import Code, ConversionError, convert
 from farrier_converters.graph import run
 from farrier_converters.graph.bind import bind
-from farrier_converters.measure import Child
+from farrier_converters.measure import Child, engines
 from farrier_converters.model import Model, from_proto, load
 from farrier_converters.tflite.write import write
 
@@ -103,6 +104,25 @@ def test_silero_with_a_state_whose_batch_is_its_second_axis(rows, shared_data, t
     assert run.same(list(found.values()), expected, tolerance=TOLERANCE)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_in_the_older_runtime(name, shared_data, tmp_path):
+    """The same answers from tflite-runtime 2.14, whose kernels know fewer versions."""
+    if (why := engines.missing("tflite-runtime")) is not None:
+        pytest.skip(why)
+    model = load(shared_data / NETWORKS[name])
+    file, options = convert(model)
+    oldest = dict(file.metadata)["min_runtime_version"].rstrip(b"\0").decode()
+    assert Version(oldest) <= Version("2.14")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write(file))
+    for rows in (1, 2):
+        feeds = tensors(model, rows)
+        with Child(path, "tflite-runtime", options=options) as child:
+            found = child.run(feeds)
+            assert child.engine_version == "tflite-runtime 2.14.0"
+        assert run.same(list(found.values()), run.once(model.proto, feeds), tolerance=TOLERANCE)
+
+
 def relu(source: str, result: str) -> onnx.NodeProto:
     return helper.make_node("Relu", [source], [result])
 
@@ -183,6 +203,29 @@ def test_a_graph_that_computes_with_the_number_of_rows_gets_a_batch_of_one(make_
     model = make_model(nodes, {"x": ["N", 4]}, ["y"])
     file, _ = convert(model)
     assert file.tensors[file.inputs[0]].signature == (1, 4)
+
+
+@pytest.mark.parametrize("op", ["ArgMax", "ArgMin"])
+def test_a_value_beside_the_number_of_rows_is_seen_too(op):
+    """The last index along the batch is the number of rows less one."""
+    nodes = [helper.make_node(op, ["x"], ["y"], axis=0, select_last_index=1)]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.INT64, None)],
+    )
+    model = from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), "test")
+    file, _ = convert(model)
+    assert file.tensors[file.inputs[0]].signature == (1, 4)
+
+
+def test_constants_that_are_no_numbers_of_rows_pass(make_model):
+    """Infinities, not-a-number and large integers are none of them."""
+    constants = {"a": np.array([np.inf, -np.inf, np.nan, 3e38], np.float32), "b": np.float32(-np.inf)}
+    nodes = [helper.make_node("Max", ["x", "a"], ["m"]), helper.make_node("Max", ["m", "b"], ["y"])]
+    file, _ = convert(make_model(nodes, {"x": ["N", 4]}, ["y"], constants=constants))
+    assert file.tensors[file.inputs[0]].signature == (-1, 4)
 
 
 def test_the_compiler_writes_what_litert_opens(make_model, tmp_path):

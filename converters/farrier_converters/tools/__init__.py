@@ -34,6 +34,12 @@ TOOLS: dict[str, Tool] = {
         Tool("executorch", "ExecuTorch", "executorch", ("executorch>=1.0", "torch>=2.9", "numpy")),
         Tool("iree", "IREE", "iree", ("iree-base-compiler[onnx]>=3.9", "iree-base-runtime>=3.9", "numpy")),
         Tool("mnn", "MNN", "MNN", ("MNN>=3.2", "numpy")),
+        Tool(
+            "tflite-runtime",
+            "TensorFlow Lite's runtime 2.14",
+            "tflite_runtime",
+            ("tflite-runtime==2.14.0", "numpy>=1.26,<2"),  # for Python up to 3.11
+        ),
         Tool("vela", "Vela", "ethosu", ("ethos-u-vela>=4.4",)),
         Tool("coreml", "Core ML Tools", "coremltools", ("coremltools>=9.0", "torch>=2.9", "numpy")),
     )

@@ -19,6 +19,7 @@ from .values import Held, Value
 
 __all__ = ["Builder", "Held", "Value"]
 
+LEAST, MOST = -(1 << 31), (1 << 31) - 1  # of the numbers that options hold
 HALF_ELEMENTS = 64  # float16 constants from this size on stay float16 in the file
 DTYPES = ("float32", "int32", "int64", "bool", "int8", "uint8", "int16")
 FUSING = {  # operators whose kernels, of every runtime, take an activation into their output
@@ -96,9 +97,7 @@ class Builder:
         array = np.asarray(value, dtype, order="C")
         if array.dtype == np.float16 and array.size < HALF_ELEMENTS:
             array = array.astype(np.float32)
-        counts = quanta is None and array.dtype.kind in "iu" and array.size
-        if (counts and int(array.max()) >= layout.BATCH) or any(map(layout.free, array.shape)):
-            refuse_rows(array)
+        refuse_rows(array, counts=quanta is None and (array.dtype.kind in "iu" or array.size == 1))
         key = (array.dtype.name, array.shape, array.tobytes(), quanta)
         if key not in self._constants:
             held = self.tensor(f"{self.scope}/constant", array.shape, array.dtype.name, array, quanta)
@@ -342,6 +341,8 @@ class Builder:
     def _append(
         self, name: str, inputs: Sequence[Held | None], results: Sequence[Held], options: dict[str, Any]
     ) -> None:
+        if any(isinstance(v, int) and not LEAST <= v <= MOST for v in options.values()):
+            raise UnsupportedError(Code.ATTRIBUTE, "a number beyond 32 bits")
         sources = [-1 if held is None else held.index for held in inputs]
         record = _Record(name, sources, [held.index for held in results], options)
         self._operators.append(record)

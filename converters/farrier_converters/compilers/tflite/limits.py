@@ -11,6 +11,7 @@ from ...tflite import layout
 from ...tflite.layout import BatchError, Shape
 from .errors import Code, UnsupportedError
 
+BESIDE = 64  # how far from a multiple of BATCH a value may lie that was computed from it
 MAX_RANK = 8  # of TFLite's own kernels; most take less
 MAX_ELEMENTS = 1 << 31  # of any tensor, per row of the batch
 
@@ -31,7 +32,16 @@ def checked(shape: Sequence[int]) -> Shape:
     return sizes
 
 
-def refuse_rows(array: np.ndarray) -> None:
-    """Raise BatchError for a constant that hangs on the number of rows."""
-    if any(map(layout.free, array.shape)) or any(map(layout.free, map(int, array.ravel()))):
+def refuse_rows(array: np.ndarray, *, counts: bool) -> None:
+    """Raise BatchError for a constant that hangs on the number of rows: by its shape or, if it `counts`, its values.
+
+    A value that was computed from the number lies at a multiple of it, or beside one.
+    """
+    if any(map(layout.free, array.shape)):
+        raise BatchError("a constant has an entry for each row")
+    if not counts or not array.size:
+        return
+    size = np.abs(np.nan_to_num(array))
+    rest = (size + BESIDE) % layout.BATCH
+    if ((size >= layout.BATCH - BESIDE) & (rest <= 2 * BESIDE)).any():
         raise BatchError("the number of rows is used as a value")

@@ -14,7 +14,7 @@ from farrier_contracts.errors import InputError
 from ... import passes
 from ...graph.edit import Graph
 from ...graph.types import TensorType, infer
-from ...model import STANDARD_DOMAINS, Model, from_proto, opset
+from ...model import STANDARD_DOMAINS, Model, from_proto, opset, subgraphs
 from ...tflite.layout import BATCH, BatchError
 from .ops import HANDLERS
 from .quanta import Quanta
@@ -66,12 +66,29 @@ def prepare(model: Model, *, rows: bool) -> Prepared:
     """
     if not rows:
         return _prepared(_sized(model, 1))
-    found, other = (_prepared(_sized(model, size)) for size in (BATCH, OTHER_BATCH))
+    found = _prepared(_sized(model, BATCH))
+    if not _reads_shapes(model):
+        return found
+    other = _prepared(_sized(model, OTHER_BATCH))
     for name in found.graph.initializers.keys() | other.graph.initializers.keys():
         left, right = found.graph.constant(name), other.graph.constant(name)
         if left is None or right is None or left.shape != right.shape or not _alike(left, right):
             raise BatchError("the graph computes with the number of rows")
     return found
+
+
+def _reads_shapes(model: Model) -> bool:
+    """Say whether a node could turn a size into a value: itself, or by its definition in other operators."""
+    version = opset(model.proto)
+    graphs = [model.proto.graph]
+    while graphs:
+        for node in graphs.pop().node:
+            graphs.extend(subgraphs(node))
+            if node.op_type in ("Shape", "Size") or (
+                node.op_type not in HANDLERS and _is_function(node.op_type, version)
+            ):
+                return True
+    return False
 
 
 def _apply(model: Model, name: str) -> Model:
@@ -98,7 +115,7 @@ def _expanded(model: Model) -> Model:
         proto = onnx.inliner.inline_selected_functions(
             proto, [("", name) for name in written], inline_schema_functions=True
         )
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # the definition does not fit what the node reads
         return model
     del proto.graph.value_info[:]
     return from_proto(proto, model.name)

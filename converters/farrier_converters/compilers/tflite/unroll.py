@@ -17,7 +17,17 @@ MAX_NODES = 1 << 16  # of all its steps together
 
 
 def unroll(model: Model) -> Model:
-    """Return the model with the outermost such nodes written out, or the model itself where there are none."""
+    """Return the model with the outermost such nodes written out, or the model itself where there are none.
+
+    Nodes that contradict their operator's definition stay, and so do all others then.
+    """
+    try:
+        return _unrolled(model)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return model
+
+
+def _unrolled(model: Model) -> Model:
     graph = Graph(model)
     types = infer(graph.without_weights())
     changed = False

@@ -8,6 +8,7 @@ from .blocks import BLOCKS
 from .conv import CONV
 from .deconv import DECONV
 from .elementwise import ELEMENTWISE
+from .grid import GRID
 from .matrix import MATRIX
 from .norm import NORM
 from .pick import PICK
@@ -23,6 +24,7 @@ HANDLERS: dict[str, Handler] = {
     **CONV,
     **DECONV,
     **ELEMENTWISE,
+    **GRID,
     **MATRIX,
     **NORM,
     **PICK,

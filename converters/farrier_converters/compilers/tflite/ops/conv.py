@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ....tflite import schema
-from ....tflite.layout import Order
+from ....tflite.layout import BatchError, Order, free
 from ..builder import Builder, Held, Value
 from ..ends import channels_last
 from ..errors import Code, UnsupportedError
@@ -47,6 +47,8 @@ def weights(b: Builder, node: Node) -> Value:
     weight = node.input(1)
     if weight.dtype not in ("float32", "int8"):
         raise UnsupportedError(Code.DTYPE, f"its weights are {weight.dtype}")
+    if any(map(free, weight.shape)):
+        raise BatchError("the weights hang on the number of rows")
     if weight.rank != 3:
         return weight
     outer, inner, width = weight.shape

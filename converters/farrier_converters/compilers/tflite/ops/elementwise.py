@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial, reduce
 
+import numpy as np
+
 from ....tflite import layout
 from ..builder import Builder, Held, Value
 from ..errors import Code, UnsupportedError
@@ -157,10 +159,22 @@ def _same(b: Builder, node: Node) -> None:
 
 
 def _dropout(b: Builder, node: Node) -> None:
-    if node.opset >= 12 and node.optional(2) is not None and bool(node.constant(2)):
+    """At inference, and where nothing is dropped, it is the identity, and its mask is true everywhere."""
+    trains = node.opset >= 12 and node.optional(2) is not None and bool(node.constant(2))
+    if trains and (node.optional(1) is None or float(node.constant(1)) != 0):
         raise UnsupportedError(Code.ATTRIBUTE, "dropout while training")
-    node.only_output()
     _same(b, node)
+    mask = node.outputs[1] if len(node.outputs) > 1 else None
+    if mask is not None:
+        mask.constant = np.ones(mask.shape, bool)
+
+
+def _bit_cast(b: Builder, node: Node) -> None:
+    x, kinds = node.input(0), {"float32", "int32"}
+    if {x.dtype, node.output.dtype} != kinds:
+        raise UnsupportedError(Code.DTYPE, f"the bits of {x.dtype} as {node.output.dtype}")
+    held = b.get(x, x.native)
+    b.put(node.output, b.op("BITCAST", [held], held.shape, node.output.dtype), x.native)
 
 
 def _not_equal(b: Builder, x: Held) -> Held:
@@ -252,6 +266,7 @@ ELEMENTWISE: dict[str, Handler] = {
     "Asinh": partial(composed, _asinh),
     "Atan": partial(composed, lambda b, x: _atan2(b, x, _ones(b, x))),
     "Atanh": partial(composed, _atanh),
+    "BitCast": _bit_cast,
     "Cast": _cast,
     "CastLike": _cast,
     "Ceil": partial(unary, "CEIL"),

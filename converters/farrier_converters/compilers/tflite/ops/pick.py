@@ -49,6 +49,8 @@ def _gather_elements(b: Builder, node: Node) -> None:
     x, indices = node.input(0), node.input(1)
     axis = axis_of(int(node.attr("axis", 0)), x.rank)
     order = (*(a for a in range(x.rank) if a != axis), axis)
+    if any(layout.free(h) and not layout.free(w) for h, w in zip(x.shape, indices.shape, strict=True)):
+        raise layout.BatchError("a fixed number of rows is picked from")
     where = positive(b, indices, x.shape[axis], order)
     ranges = [
         None if have == want else (0, want, 1) for have, want in zip(x.shape, indices.shape, strict=True)

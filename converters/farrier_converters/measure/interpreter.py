@@ -1,0 +1,94 @@
+"""A TFLite file in an interpreter, LiteRT's or an older one; inputs are resized to the batch that comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from farrier_contracts.tensors import DATATYPES, TensorSpec
+
+
+class Interpreter(Protocol):
+    """What every release of TFLite's interpreter offers, as far as it is needed here."""
+
+    def allocate_tensors(self) -> None:
+        """Plan the memory of all tensors."""
+
+    def get_input_details(self) -> Sequence[Mapping[str, Any]]:
+        """Describe the inputs: name, index, shape, dtype and scale."""
+        ...
+
+    def get_output_details(self) -> Sequence[Mapping[str, Any]]:
+        """Describe the outputs likewise."""
+        ...
+
+    def resize_tensor_input(self, input_index: int, tensor_size: Sequence[int]) -> None:
+        """Give an input another shape."""
+
+    def set_tensor(self, tensor_index: int, value: np.ndarray) -> None:
+        """Copy an array into an input."""
+
+    def get_tensor(self, tensor_index: int) -> np.ndarray:
+        """Copy an output out."""
+        ...
+
+    def reset_all_variables(self) -> None:
+        """Forget the state of recurrent operators."""
+
+    def invoke(self) -> None:
+        """Run once."""
+
+
+class InterpreterSession:
+    """One open file. Options: `layouts` and `quantized` of `compilers.Compiled`."""
+
+    def __init__(self, interpreter: Interpreter, options: Mapping[str, Any]) -> None:
+        self._interpreter = interpreter
+        self._interpreter.allocate_tensors()
+        self._layouts: Mapping[str, Sequence[int]] = options.get("layouts", {})
+        self._quantized = frozenset(options.get("quantized", ()))
+        self.inputs = tuple(map(self._spec, self._interpreter.get_input_details()))
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once."""
+        inputs = self._interpreter.get_input_details()
+        arrays = {i["name"]: self._stored(i, feeds[i["name"]]) for i in inputs}
+        if any(tuple(i["shape"]) != arrays[i["name"]].shape for i in inputs):
+            for i in inputs:
+                self._interpreter.resize_tensor_input(i["index"], arrays[i["name"]].shape)
+            self._interpreter.allocate_tensors()
+        for i in inputs:
+            self._interpreter.set_tensor(i["index"], arrays[i["name"]])
+        self._interpreter.reset_all_variables()  # a recurrent model's state is not the next row's, as on a device
+        self._interpreter.invoke()
+        return {o["name"]: self._given(o) for o in self._interpreter.get_output_details()}
+
+    def _spec(self, detail: Mapping[str, Any]) -> TensorSpec:
+        name, shape = detail["name"], tuple(map(int, detail["shape_signature"]))
+        layout = self._layouts.get(name, range(len(shape)))
+        kind = "float32" if name in self._quantized else np.dtype(detail["dtype"]).name
+        return TensorSpec(
+            name, DATATYPES[kind], tuple(shape[layout.index(axis)] for axis in range(len(shape)))
+        )
+
+    def _stored(self, detail: Mapping[str, Any], array: np.ndarray) -> np.ndarray:
+        """Return an input as the file holds it."""
+        name = detail["name"]
+        if name in self._layouts:
+            array = array.transpose(self._layouts[name])
+        if name not in self._quantized:
+            return array
+        scale, zero_point = detail["quantization"]
+        limits = np.iinfo(detail["dtype"])
+        quanta = np.rint(array / np.float32(scale)) + zero_point
+        return np.clip(quanta, limits.min, limits.max).astype(detail["dtype"])
+
+    def _given(self, detail: Mapping[str, Any]) -> np.ndarray:
+        """Return an output as the model has it."""
+        name, array = detail["name"], self._interpreter.get_tensor(detail["index"])
+        if name in self._quantized:
+            scale, zero_point = detail["quantization"]
+            array = (array.astype(np.float32) - zero_point) * np.float32(scale)
+        return array.transpose(np.argsort(self._layouts[name])) if name in self._layouts else array
