@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from litert_kernels import answers
 
 from farrier_contracts.errors import InputError
 from farrier_converters.emulate import tflite
-from farrier_converters.emulate.tflite import fixed
+from farrier_converters.emulate.tflite import fixed, libm
 from farrier_converters.model import Model
 from farrier_converters.tflite.exposed import exposed
 from farrier_converters.tflite.file import Operator, TfliteFile, read
@@ -236,3 +238,13 @@ def test_functions_of_sixteen_bits_are_near_the_real_ones(bits: int) -> None:
     np.testing.assert_allclose(fixed.NARROW.tanh(raw, bits) / 2**15, np.tanh(real), rtol=0, atol=4e-4)
     logistic = 1 / (1 + np.exp(-real))
     np.testing.assert_allclose(fixed.NARROW.logistic(raw, bits) / 2**15, logistic, rtol=0, atol=4e-4)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc's own function")
+def test_the_exponential_of_float32_is_the_c_library_s() -> None:
+    theirs = ctypes.CDLL("libm.so.6").expf
+    theirs.restype, theirs.argtypes = ctypes.c_float, (ctypes.c_float,)
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=20_000), rng.uniform(-110, 95, 20_000), [0, np.inf, -np.inf]])
+    single = x.astype(np.float32)
+    np.testing.assert_array_equal(libm.exp(single), np.array([theirs(v) for v in single], np.float32))
