@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from int8_vendor_twins import PAIRS
+from cifar import pictures, resnet20
+from int8_vendor_twins import BATCH, PAIRS
 from PIL import Image
 
+from farrier_contracts.targets import ARITHMETICS
+from farrier_converters import passes
+from farrier_converters.compilers.tflite import lower_model
+from farrier_converters.model import Model, load
 from farrier_converters.tflite.file import Tensor, TfliteFile, read
 
 MAX_BYTES = 1 << 30
@@ -18,6 +23,7 @@ CORAL = (
     "mobilenet_v2_1.0_224_quant.tflite",
     "deeplabv3_mnv2_dm05_pascal_quant.tflite",
 )
+CALIBRATION_ROWS = 128
 PHOTOGRAPHS = ("cat.bmp", "bird.bmp", "parrot.jpg", "grace_hopper.bmp", "hot_dog.jpg")
 
 
@@ -31,7 +37,44 @@ class Network:
 
 
 def networks(data: Path, count: int) -> Iterator[Network]:
-    """Yield what others made: MLPerf Tiny's files (from their makers) and Coral's; `count` real rows of each."""
+    """Yield INT8 networks with `count` real rows of each: ours, and those that others published."""
+    yield from ours(data, count)
+    yield from published(data, count)
+
+
+def ours(data: Path, count: int) -> Iterator[Network]:
+    """Yield what we make of float networks, for LiteRT: with integers inside and float ends."""
+    faces = np.stack([_face(data / "coral" / name) for name in PHOTOGRAPHS])
+    detector = load(data / "ultraface" / "models" / "onnx" / "version-RFB-320.onnx")
+    yield _ours("ours: UltraFace RFB-320", detector, faces, faces[:count])
+    images, _ = pictures(data)
+    yield _ours("ours: ResNet20", resnet20(data), images[:CALIBRATION_ROWS], images[-count:])
+    for pair in PAIRS:
+        source = load(data / pair.float_file)
+        if any(node.op_type == "LSTM" for node in source.proto.graph.node):
+            continue
+        calibration, rows, _ = pair.rows(data, count)
+        yield _ours(f"ours: {pair.name}", source, calibration, rows[:count])
+
+
+def _ours(name: str, source: Model, calibration: np.ndarray, rows: np.ndarray) -> Network:
+    """Quantize with defaults and lower."""
+    (spec,) = source.inputs
+    size = BATCH if spec.shape[0] < 0 else 1
+    context = passes.Context(
+        ARITHMETICS["xnnpack"],
+        lambda: ({spec.name: calibration[i : i + size]} for i in range(0, len(calibration), size)),
+    )
+    for step in ("clean", "fuse", "int8"):
+        technique = passes.get(step)
+        source = technique.run(source, technique.options(), context)
+    lowered = lower_model(source)
+    order = lowered.options.get("layouts", {}).get(spec.name, range(rows.ndim))
+    return Network(name, lowered.file, with_random(lowered.file, rows.transpose(order)))
+
+
+def published(data: Path, count: int) -> Iterator[Network]:
+    """Yield what others made."""
     for pair in PAIRS:
         file = read(data / pair.int8_file, max_bytes=MAX_BYTES)
         _, rows, _ = pair.rows(data, count)
@@ -39,8 +82,8 @@ def networks(data: Path, count: int) -> Iterator[Network]:
     for name in CORAL:
         file = read(data / "coral" / name, max_bytes=MAX_BYTES)
         _, height, width, _ = _input(file).shape
-        pictures = [_picture(data / "coral" / p, (width, height)) for p in PHOTOGRAPHS[:count]]
-        yield Network(name.partition(".")[0], file, with_random(file, np.stack(pictures)))
+        rows = [_picture(data / "coral" / p, (width, height)) for p in PHOTOGRAPHS[:count]]
+        yield Network(name.removesuffix(".tflite"), file, with_random(file, np.stack(rows)))
 
 
 def stored(tensor: Tensor, rows: np.ndarray) -> np.ndarray:
@@ -71,3 +114,8 @@ def _input(file: TfliteFile) -> Tensor:
 def _picture(path: Path, size: tuple[int, int]) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize(size), np.uint8)
+
+
+def _face(path: Path) -> np.ndarray:
+    """A photograph as UltraFace wants it: [3, 240, 320], about -1 to 1."""
+    return ((_picture(path, (320, 240)).astype(np.float32) - 127) / 128).transpose(2, 0, 1)

@@ -2,7 +2,8 @@
 
     python benchmarks/tflite_quanta.py [--shared-data ../shared/data] [--rows 8]
 
-Each network runs in LiteRT, in a process of its own, with all its tensors as outputs. Each operator is computed again
+Networks: UltraFace RFB-320, ResNet20 and MLPerf Tiny's as we make them INT8, MLPerf Tiny's and Coral's as published.
+Each runs in LiteRT, in a process of its own, with all its tensors as outputs. Each operator is computed again
 from the engine's own inputs in doubles and rounded once, half to even (`farrier_converters.emulate.tflite.exact`).
 Rows are half real, half random. The figure is the share of values within one quantum, over all networks and kernels.
 LiteRT's own int8 RESIZE_BILINEAR keeps places to 1/1024 of a pixel, and misses by more on large images by design.

@@ -2,7 +2,8 @@
 
     python benchmarks/tflite_reference_kernels.py [--shared-data ../shared/data] [--rows 8]
 
-Each network runs once in LiteRT with its reference kernels, in a process of its own, with all its tensors as outputs;
+Networks: UltraFace RFB-320, ResNet20 and MLPerf Tiny's as we make them INT8, MLPerf Tiny's and Coral's as published.
+Each runs once in LiteRT with its reference kernels, in a process of its own, with all its tensors as outputs;
 and once in `farrier_converters.emulate.tflite`, each operator fed with what the emulation computed before. Rows are
 half real, half random. The figure is the share of values, over all tensors of all networks, that are equal.
 """

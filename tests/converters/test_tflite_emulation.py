@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ from litert_kernels import answers
 
 from farrier_contracts.errors import InputError
 from farrier_converters.emulate import tflite
-from farrier_converters.emulate.tflite import fixed
+from farrier_converters.emulate.tflite import fixed, libm
+from farrier_converters.measure import Child
 from farrier_converters.model import Model
 from farrier_converters.tflite.exposed import exposed
 from farrier_converters.tflite.file import Operator, TfliteFile, read
+from farrier_converters.tflite.write import write
 
 pytest.importorskip("ai_edge_litert")
 
@@ -91,7 +95,7 @@ def test_a_network_of_ours_is_equal_on_every_value(
     name: str, arithmetic: str, resnet20: Model, shared_data: Path, tmp_path: Path
 ) -> None:
     """Quantized and lowered here: with float ends, and with integers from end to end."""
-    file = exposed(int8_networks.ours(name, arithmetic, shared_data, resnet20))
+    file = exposed(int8_networks.ours(name, arithmetic, shared_data, resnet20).file)
     rows = [int8_operators.feeds(file, seed) for seed in range(2)]
     for row, expected in zip(rows, answers(file, rows, "reference", tmp_path), strict=True):
         for step in tflite.steps(file, row):
@@ -100,6 +104,27 @@ def test_a_network_of_ours_is_equal_on_every_value(
                     np.testing.assert_allclose(array, expected[str(index)], rtol=1e-6)
                 else:
                     np.testing.assert_array_equal(array, expected[str(index)], err_msg=str(step.operator))
+
+
+@pytest.mark.parametrize("arithmetic", ["xnnpack", "integer-npu"])
+def test_an_artifact_takes_what_its_model_takes(
+    arithmetic: str, resnet20: Model, shared_data: Path, tmp_path: Path
+) -> None:
+    """Images with channels first, reals or integers at the ends, and any batch: as the measuring engine does."""
+    lowered = int8_networks.ours("resnet20", arithmetic, shared_data, resnet20)
+    assert "layouts" in lowered.options
+    assert bool(lowered.options.get("quantized")) == (arithmetic == "integer-npu")
+    path = tmp_path / "network.tflite"
+    path.write_bytes(write(lowered.file))
+    feeds = {"images": np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)}
+    with Child(path, "litert", reference=True, options=lowered.options) as child:
+        theirs = child.run(feeds)
+    ours = tflite.Artifact(lowered.file, lowered.options).run(feeds)
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        np.testing.assert_array_equal(ours[name], expected)
+    with pytest.raises(InputError, match="no array for the input 'images'"):
+        tflite.Artifact(lowered.file, lowered.options).run({})
 
 
 def test_resnet8_on_pictures_answers_as_the_file_does(shared_data: Path, cifar10, tmp_path: Path) -> None:
@@ -236,3 +261,13 @@ def test_functions_of_sixteen_bits_are_near_the_real_ones(bits: int) -> None:
     np.testing.assert_allclose(fixed.NARROW.tanh(raw, bits) / 2**15, np.tanh(real), rtol=0, atol=4e-4)
     logistic = 1 / (1 + np.exp(-real))
     np.testing.assert_allclose(fixed.NARROW.logistic(raw, bits) / 2**15, logistic, rtol=0, atol=4e-4)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc's own function")
+def test_the_exponential_of_float32_is_the_c_library_s() -> None:
+    theirs = ctypes.CDLL("libm.so.6").expf
+    theirs.restype, theirs.argtypes = ctypes.c_float, (ctypes.c_float,)
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=20_000), rng.uniform(-110, 95, 20_000), [0, np.inf, -np.inf]])
+    single = x.astype(np.float32)
+    np.testing.assert_array_equal(libm.exp(single), np.array([theirs(v) for v in single], np.float32))

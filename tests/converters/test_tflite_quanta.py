@@ -89,7 +89,7 @@ def test_a_network_is_within_one_quantum_at_each_operator(
 def test_a_network_of_ours_is_within_one_quantum_at_each_operator(
     name: str, arithmetic: str, resnet20: Model, shared_data: Path, tmp_path: Path
 ) -> None:
-    file = exposed(int8_networks.ours(name, arithmetic, shared_data, resnet20))
+    file = exposed(int8_networks.ours(name, arithmetic, shared_data, resnet20).file)
     feeds = int8_operators.feeds(file, 0)
     for kernels in KERNELS:
         (found,) = answers(file, [feeds], kernels, tmp_path)

@@ -8,9 +8,8 @@ import numpy as np
 
 from farrier_contracts.targets import ARITHMETICS, INTEGERS, Arithmetic
 from farrier_converters import passes
-from farrier_converters.compilers.tflite import lower_model
+from farrier_converters.compilers.tflite import Lowered, lower_model
 from farrier_converters.model import Model, load
-from farrier_converters.tflite.file import TfliteFile
 
 TRAINING = "mlperf_tiny/benchmark/training"
 FILES = {
@@ -22,11 +21,11 @@ FILES = {
 NAMES = (*FILES, "resnet20")
 
 
-def ours(name: str, arithmetic: str, data: Path, resnet20: Model) -> TfliteFile:
+def ours(name: str, arithmetic: str, data: Path, resnet20: Model) -> Lowered:
     """Return a file for the arithmetic of this name: with float ends, or with integers from end to end."""
     model = resnet20 if name == "resnet20" else load(data / FILES[name])
     integers = ARITHMETICS[arithmetic]
-    return lower_model(_quantized(model, integers), integer_ends=integers.quantizers == INTEGERS).file
+    return lower_model(_quantized(model, integers), integer_ends=integers.quantizers == INTEGERS)
 
 
 def _quantized(model: Model, arithmetic: Arithmetic) -> Model:

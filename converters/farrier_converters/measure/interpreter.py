@@ -9,6 +9,8 @@ import numpy as np
 
 from farrier_contracts.tensors import DATATYPES, TensorSpec
 
+from ..tflite.ends import End
+
 
 class Interpreter(Protocol):
     """What every release of TFLite's interpreter offers, as far as it is needed here."""
@@ -47,14 +49,17 @@ class InterpreterSession:
     def __init__(self, interpreter: Interpreter, options: Mapping[str, Any]) -> None:
         self._interpreter = interpreter
         self._interpreter.allocate_tensors()
-        self._layouts: Mapping[str, Sequence[int]] = options.get("layouts", {})
-        self._quantized = frozenset(options.get("quantized", ()))
+        details = [*self._interpreter.get_input_details(), *self._interpreter.get_output_details()]
+        self._ends = {
+            d["name"]: End.of(d["name"], np.dtype(d["dtype"]).name, d["quantization"], options)
+            for d in details
+        }
         self.inputs = tuple(map(self._spec, self._interpreter.get_input_details()))
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once."""
         inputs = self._interpreter.get_input_details()
-        arrays = {i["name"]: self._stored(i, feeds[i["name"]]) for i in inputs}
+        arrays = {i["name"]: self._ends[i["name"]].stored(feeds[i["name"]]) for i in inputs}
         if any(tuple(i["shape"]) != arrays[i["name"]].shape for i in inputs):
             for i in inputs:
                 self._interpreter.resize_tensor_input(i["index"], arrays[i["name"]].shape)
@@ -63,32 +68,15 @@ class InterpreterSession:
             self._interpreter.set_tensor(i["index"], arrays[i["name"]])
         self._interpreter.reset_all_variables()  # a recurrent model's state is not the next row's, as on a device
         self._interpreter.invoke()
-        return {o["name"]: self._given(o) for o in self._interpreter.get_output_details()}
+        outputs = self._interpreter.get_output_details()
+        return {
+            o["name"]: self._ends[o["name"]].given(self._interpreter.get_tensor(o["index"])) for o in outputs
+        }
 
     def _spec(self, detail: Mapping[str, Any]) -> TensorSpec:
-        name, shape = detail["name"], tuple(map(int, detail["shape_signature"]))
-        layout = self._layouts.get(name, range(len(shape)))
-        kind = "float32" if name in self._quantized else np.dtype(detail["dtype"]).name
+        end, shape = self._ends[detail["name"]], tuple(map(int, detail["shape_signature"]))
+        layout = end.layout or range(len(shape))
+        kind = end.dtype if end.scale is None else "float32"
         return TensorSpec(
-            name, DATATYPES[kind], tuple(shape[layout.index(axis)] for axis in range(len(shape)))
+            detail["name"], DATATYPES[kind], tuple(shape[layout.index(axis)] for axis in range(len(shape)))
         )
-
-    def _stored(self, detail: Mapping[str, Any], array: np.ndarray) -> np.ndarray:
-        """Return an input as the file holds it."""
-        name = detail["name"]
-        if name in self._layouts:
-            array = array.transpose(self._layouts[name])
-        if name not in self._quantized:
-            return array
-        scale, zero_point = detail["quantization"]
-        limits = np.iinfo(detail["dtype"])
-        quanta = np.rint(array / np.float32(scale)) + zero_point
-        return np.clip(quanta, limits.min, limits.max).astype(detail["dtype"])
-
-    def _given(self, detail: Mapping[str, Any]) -> np.ndarray:
-        """Return an output as the model has it."""
-        name, array = detail["name"], self._interpreter.get_tensor(detail["index"])
-        if name in self._quantized:
-            scale, zero_point = detail["quantization"]
-            array = (array.astype(np.float32) - zero_point) * np.float32(scale)
-        return array.transpose(np.argsort(self._layouts[name])) if name in self._layouts else array

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .artifact import Artifact
 from .kernels import KERNELS
 from .run import Step, compute, run, steps
 
-__all__ = ["KERNELS", "Step", "compute", "run", "steps"]
+__all__ = ["KERNELS", "Artifact", "Step", "compute", "run", "steps"]

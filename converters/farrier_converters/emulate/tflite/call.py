@@ -12,7 +12,7 @@ from ...tflite import schema
 from ...tflite.file import Operator, Tensor
 from ..rounding import quantized_multiplier
 
-MAX_ELEMENTS = 1 << 28  # of one tensor: whatever a file asks for beyond is refused
+MAX_ELEMENTS = 1 << 26  # of one tensor: whatever a file asks for beyond is refused
 BYTES = ("int8", "uint8")  # the types that kernels compute with as scaled integers
 
 

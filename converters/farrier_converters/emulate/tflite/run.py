@@ -15,7 +15,7 @@ from .call import Call, KernelError, zero_point
 from .kernels import KERNELS, Kernel
 
 NAME_LENGTH = 80  # of a tensor, in a sentence
-WRONG = (KernelError, ValueError, IndexError, TypeError, KeyError, OverflowError, MemoryError)
+WRONG = (KernelError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError)
 
 
 @dataclass(frozen=True)

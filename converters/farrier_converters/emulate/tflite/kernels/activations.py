@@ -2,7 +2,7 @@
 
 Source: tensorflow/lite/kernels/activations.cc, elementwise.cc, elu.cc, exp.cc, internal/reference/leaky_relu.h,
 prelu.h, hard_swish.h, gelu.h; tables of real functions: `LUTPopulate` in internal/common.h. Those tables come from the
-C library's functions of float32. Here these are computed in doubles and rounded, as a correctly rounded library does.
+C library's functions of float32; here all but the exponential are computed in doubles and rounded.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from functools import partial
 import numpy as np
 
 from ...rounding import multiplied
-from .. import fixed
+from .. import fixed, libm
 from ..call import BYTES, Call, KernelError, factor, quantum, round_away, scale_of, zero_point
-from .floats import FLOAT_FUNCTIONS, unary
+from .floats import FLOAT_FUNCTIONS, Function, logistic, rounded, unary
 
 Integers = Callable[[Call, np.ndarray], np.ndarray]  # centred inputs to results, zero point not yet added
-Real = Callable[[np.ndarray], np.ndarray]  # float64 to float64
 
 RSQRT_BITS = 20
 
@@ -113,32 +112,25 @@ def _abs(call: Call, values: np.ndarray) -> np.ndarray:
     return np.abs(values) if same else rescaled(call, np.abs(values))
 
 
-def _real(call: Call, function: Real) -> np.ndarray:
+def _real(call: Call, function: Function) -> np.ndarray:
     """Look a real function up in a table of float32 results."""
     inputs = scale_of(call.given(0)) * all_centred(call).astype(np.float32)
     with np.errstate(all="ignore"):
-        results = function(inputs.astype(np.float64)).astype(np.float32)
-        results *= np.float32(1) / scale_of(call.output)
+        results = function(inputs) * (np.float32(1) / scale_of(call.output))
     least = np.float32(zero_point(call.output))
     quanta = (round_away(results).astype(np.float32) + least).astype(np.float64)
     info = np.iinfo(call.output.dtype)
     return lookup(call, np.clip(np.trunc(quanta), info.min, info.max).astype(call.output.dtype))
 
 
-def _logistic(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)), each step rounded to float32."""
-    return np.float32(1) / (np.float32(1) + np.exp(-x).astype(np.float32))
-
-
 def _log(call: Call) -> np.ndarray:
-    least = float(
-        np.float32(np.iinfo(call.output.dtype).min - zero_point(call.output)) * scale_of(call.output)
-    )
-    return _real(call, lambda x: np.where(x > 0, np.log(np.where(x > 0, x, 1)), least))
+    """Numbers that have no logarithm get the smallest integer."""
+    least = np.float32(np.iinfo(call.output.dtype).min - zero_point(call.output)) * scale_of(call.output)
+    return _real(call, lambda x: np.where(x > 0, rounded(np.log)(x), least))
 
 
 def _elu(x: np.ndarray) -> np.ndarray:
-    return np.where(x < 0, np.expm1(x), x)
+    return np.where(x < 0, rounded(np.expm1)(x), x)
 
 
 def _gelu(call: Call) -> np.ndarray:
@@ -146,16 +138,13 @@ def _gelu(call: Call) -> np.ndarray:
 
 
 def _gelu_by_erfc(x: np.ndarray) -> np.ndarray:
-    single = x.astype(np.float32)
-    falling = (single * np.float32(-math.sqrt(0.5))).astype(np.float64)
-    return np.float32(0.5) * single * np.array([math.erfc(v) for v in falling], np.float32)
+    falling = x * np.float32(-math.sqrt(0.5))
+    return np.float32(0.5) * x * np.array([math.erfc(v) for v in falling], np.float32)
 
 
 def _gelu_by_tanh(x: np.ndarray) -> np.ndarray:
-    single = x.astype(np.float32)
-    cubic = single + np.float32(0.044715) * single * single * single
-    inner = (np.float32(math.sqrt(2 / math.pi)) * cubic).astype(np.float64)
-    return np.float32(0.5) * single * (np.float32(1) + np.tanh(inner).astype(np.float32))
+    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
+    return np.float32(0.5) * x * (np.float32(1) + rounded(np.tanh)(inner))
 
 
 _INTEGERS: dict[str, Callable[[Call], np.ndarray]] = {
@@ -167,9 +156,9 @@ _INTEGERS: dict[str, Callable[[Call], np.ndarray]] = {
     "HARD_SWISH": partial(_table, function=_hard_swish),
     "RSQRT": partial(_table, function=_rsqrt),
     "ABS": partial(_table, function=_abs),
-    "LOGISTIC": partial(_real, function=_logistic),
-    "TANH": partial(_real, function=np.tanh),
-    "EXP": partial(_real, function=np.exp),
+    "LOGISTIC": partial(_real, function=logistic),
+    "TANH": partial(_real, function=rounded(np.tanh)),
+    "EXP": partial(_real, function=libm.exp),
     "ELU": partial(_real, function=_elu),
     "LOG": _log,
     "GELU": _gelu,

@@ -1,7 +1,7 @@
 """What a quantized network computes before its QUANTIZE and behind its DEQUANTIZE, and with shapes.
 
-Sums, products and quotients of float32 are what any processor gives. Transcendental functions are computed in doubles
-and rounded, so they may differ from a C library's in the last bit.
+Sums, products and quotients of float32 are what any processor gives, and the exponential is the C library's. Other
+transcendental functions are computed in doubles and rounded; a C library's may differ in the last bit.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ....tflite import schema
+from .. import libm
 from ..call import ACTIVATION_BOUNDS, BYTES, Call, KernelError
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -71,7 +72,7 @@ def float_softmax(call: Call) -> np.ndarray:
     """SOFTMAX of float32 over the last axis; the sum is taken from left to right, as a loop would."""
     values = call.value(0)
     beta = np.float32(call.operator.options["beta"])
-    powers = _single(np.exp)((values - values.max(axis=-1, keepdims=True)) * beta)
+    powers = libm.exp((values - values.max(axis=-1, keepdims=True)) * beta)
     return powers / np.add.accumulate(powers, axis=-1, dtype=np.float32)[..., -1:]
 
 
@@ -79,8 +80,8 @@ def float_log_softmax(call: Call) -> np.ndarray:
     """LOG_SOFTMAX of float32 over the last axis."""
     values = call.value(0)
     below = values - values.max(axis=-1, keepdims=True)
-    sums = np.add.accumulate(_single(np.exp)(below), axis=-1, dtype=np.float32)[..., -1:]
-    return below - _single(np.log)(sums)
+    sums = np.add.accumulate(libm.exp(below), axis=-1, dtype=np.float32)[..., -1:]
+    return below - rounded(np.log)(sums)
 
 
 def power(call: Call) -> np.ndarray:
@@ -92,13 +93,14 @@ def power(call: Call) -> np.ndarray:
         return np.power(left.astype(np.float64), right.astype(np.float64)).astype(np.float32)
 
 
-def _single(function: Function) -> Function:
-    """Compute in doubles, and round to float32."""
+def rounded(function: Function) -> Function:
+    """Compute a function of float32 in doubles, and round it to float32."""
     return lambda values: function(values.astype(np.float64)).astype(np.float32)
 
 
-def _logistic(values: np.ndarray) -> np.ndarray:
-    return np.float32(1) / (np.float32(1) + _single(np.exp)(-values))
+def logistic(values: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-x)) of float32, each step rounded."""
+    return np.float32(1) / (np.float32(1) + libm.exp(-values))
 
 
 def _between(low: float, high: float) -> Function:
@@ -111,15 +113,15 @@ FLOAT_FUNCTIONS: dict[str, Function] = {
     "SQUARE": np.square,
     "SQRT": np.sqrt,
     "RSQRT": lambda values: np.float32(1) / np.sqrt(values),
-    "SIN": _single(np.sin),
-    "COS": _single(np.cos),
+    "SIN": rounded(np.sin),
+    "COS": rounded(np.cos),
     "SIGN": np.sign,
     "FLOOR": np.floor,
     "CEIL": np.ceil,
     "ROUND": np.rint,
-    "EXP": _single(np.exp),
-    "LOG": _single(np.log),
-    "TANH": _single(np.tanh),
-    "LOGISTIC": _logistic,
+    "EXP": libm.exp,
+    "LOG": rounded(np.log),
+    "TANH": rounded(np.tanh),
+    "LOGISTIC": logistic,
     **{name: _between(*bounds) for name, bounds in ACTIVATION_BOUNDS.items()},
 }

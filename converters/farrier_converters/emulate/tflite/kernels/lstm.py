@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -24,6 +25,7 @@ STATE, CELL = 18, 19
 HIDDEN = 4  # of the intermediates: the scale of the hidden state
 GATE_BITS = 3  # integer bits of a gate before its function
 SHORT = (fixed.NARROW.least, fixed.NARROW.most)
+EVERY = np.concatenate([np.arange(SHORT[1] + 1), np.arange(SHORT[0], 0)])  # of 16 bits, as an index sees them
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,25 @@ def lstm(call: Call) -> np.ndarray:
     results = np.empty((*steps.shape[:2], cells), np.int8)
     for number, x in enumerate(steps):
         opened = [gate(x, state) for gate in gates]
-        into, forget, output = (fixed.NARROW.logistic(opened[i], GATE_BITS) for i in (0, 1, 3))
-        update = fixed.NARROW.tanh(opened[2], GATE_BITS)
+        into, forget, output = (_logistic()[opened[i]] for i in (0, 1, 3))
+        update = _tanh(GATE_BITS)[opened[2]]
         kept = fixed.divided(forget * cell, 15)
         cell = np.clip(kept + fixed.divided(into * update, 30 + exponent), *bounds)
-        product_16 = output * fixed.NARROW.tanh(cell, 15 + exponent)
-        state = np.clip(multiplied(product_16, *hidden) + zero, -128, 127)
+        shown = output * _tanh(15 + exponent)[cell]
+        state = np.clip(multiplied(shown, *hidden) + zero, -128, 127)
         results[number] = state
     return results.transpose(order)
+
+
+@cache
+def _logistic() -> np.ndarray:
+    """Return a gate's function of every integer of 16 bits; negative ones count from the end."""
+    return fixed.NARROW.logistic(EVERY, GATE_BITS)
+
+
+@cache
+def _tanh(bits: int) -> np.ndarray:
+    return fixed.NARROW.tanh(EVERY, bits)
 
 
 def _gate(call: Call, number: int) -> Gate:

@@ -85,9 +85,15 @@ def mirror_pad(call: Call) -> np.ndarray:
     return np.pad(values, pairs, mode="symmetric" if symmetric else "reflect")
 
 
+def _block(call: Call) -> int:
+    if call.option("block") < 1:
+        raise KernelError("its block is less than 1")
+    return call.option("block")
+
+
 def space_to_depth(call: Call) -> np.ndarray:
     """SPACE_TO_DEPTH."""
-    values, block = call.value(0), call.option("block")
+    values, block = call.value(0), _block(call)
     n, h, w, c = values.shape
     parts = values.reshape(n, h // block, block, w // block, block, c)
     return parts.transpose(0, 1, 3, 2, 4, 5).reshape(n, h // block, w // block, block * block * c)
@@ -95,7 +101,7 @@ def space_to_depth(call: Call) -> np.ndarray:
 
 def depth_to_space(call: Call) -> np.ndarray:
     """DEPTH_TO_SPACE."""
-    values, block = call.value(0), call.option("block")
+    values, block = call.value(0), _block(call)
     n, h, w, c = values.shape
     parts = values.reshape(n, h, w, block, block, c // (block * block))
     return parts.transpose(0, 1, 3, 2, 4, 5).reshape(n, h * block, w * block, c // (block * block))
