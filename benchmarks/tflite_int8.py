@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import zoo
 from figure import emit
-from tflite_nets import UNSIGNED, engine, file_of, quantized
+from tflite_nets import engine, file_of, quantized
 from zoo.net import Net, points, runner
 from zoo.store import Store
 
 from farrier_converters import model
+from farrier_converters.quantize.recentre import unsigned
 
 ROOT = Path(__file__).resolve().parent.parent
 NETS = ("resnet20", "resnet8", "wake-words", "anomaly", "ultraface")
@@ -34,9 +35,9 @@ def compared(net: Net, kernels: list[str], folder: Path) -> tuple[float, dict[st
     """Return the share of values within one quantum in XNNPACK, and the scores by what computed them."""
     source = model.load(net.path)
     rows = net.stacked()
-    signed, unsigned = quantized(source, rows), quantized(source, rows, UNSIGNED)
+    signed = quantized(source, rows)
     path = folder / f"{net.name}.onnx"
-    model.save(unsigned, path)
+    model.save(unsigned(signed), path)
     reference, original = runner(path), runner(net.path)
     content, options = file_of(signed)
     names = [output.name for output in source.outputs]
