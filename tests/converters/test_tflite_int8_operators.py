@@ -105,6 +105,13 @@ CASES = {
     "gather": Case(IMAGE, "y = Gather <axis=1> (x, p)", "GATHER", "p:2,0,3"),
     "slice": Case(IMAGE, "y = Slice (x, p, q, a)", "STRIDED_SLICE", "p:1 q:4 a:2"),
     "split": Case(IMAGE, "s, t = Split <axis=1> (x) y = Add (s, t)", "SPLIT ADD"),
+    "resize-nearest": Case(
+        IMAGE,
+        'y = Resize <mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"> (x, , s)',
+        "RESIZE_NEAREST_NEIGHBOR",
+        "s=1,1,2,2",
+    ),
+    "resize-bilinear": Case(IMAGE, 'y = Resize <mode="linear"> (x, , s)', "RESIZE_BILINEAR", "s=1,1,2,2"),
     "depth-to-space": Case(IMAGE, "y = DepthToSpace <blocksize=2> (x)", "DEPTH_TO_SPACE RESHAPE?"),
     "space-to-depth": Case(IMAGE, "y = SpaceToDepth <blocksize=2> (x)", "SPACE_TO_DEPTH"),
     "silu": Case(IMAGE, "s = Sigmoid (x) y = Mul (x, s)", "LOGISTIC MUL"),
@@ -120,7 +127,7 @@ NOT_IN_REFERENCE = ("elu", "tile", "depth-to-space")  # LiteRT 2.3 has no such r
 
 
 def model_of(case: Case, seed: int = 0) -> Model:
-    """Build the graph; constants are random (name[shape]), one number (name=value) or integers (name:values)."""
+    """Build the graph; constants are random (name[shape]), numbers (name=values) or integers (name:values)."""
     rng = np.random.default_rng(seed)
     declared = []
     for text in case.constants.split():
@@ -130,8 +137,11 @@ def model_of(case: Case, seed: int = 0) -> Model:
             numbers = ", ".join(f"{v:.6f}" for v in values.ravel())
             declared.append(f"float[{shape}] {name} = {{{numbers}}}")
         elif "=" in text:
-            name, _, number = text.partition("=")
-            declared.append(f"float {name} = {{{float(number)}}}")
+            name, _, numbers = text.partition("=")
+            shape = f"[{numbers.count(',') + 1}]" if "," in numbers else ""
+            declared.append(
+                f"float{shape} {name} = {{{', '.join(str(float(n)) for n in numbers.split(','))}}}"
+            )
         else:
             name, _, numbers = text.partition(":")
             declared.append(f"int64[{numbers.count(',') + 1}] {name} = {{{numbers}}}")

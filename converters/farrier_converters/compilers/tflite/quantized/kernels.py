@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ....tflite import schema
 from ..errors import UnsupportedError
 from ..node import Node
+from ..ops.resample import only_moves
 from ..window import axes_of, lifted, padding_of
 
 Check = Callable[[Node], str | None]
@@ -64,7 +65,7 @@ def _rising(node: Node) -> str | None:
 
 
 def _resize(node: Node) -> str | None:
-    return "cubic interpolation has no integer kernel" if node.attr("mode", "nearest") == "cubic" else None
+    return None if only_moves(node) else "no integer kernel interpolates so"
 
 
 KERNELS: dict[str, Check] = {
@@ -81,6 +82,7 @@ KERNELS: dict[str, Check] = {
     "MaxPool": _first_only,
     "PRelu": _slope,
     "Resize": _resize,
+    "Upsample": _resize,
     "Swish": _one("alpha"),
 }
 JOINED = ("Concat", "Max", "Min")  # every input in the scale of the output
