@@ -225,3 +225,21 @@ def test_any_convolution_is_within_a_quantum(case: Case, seed: int, tmp_path: Pa
     for plain in (False, True):
         steps = np.abs(answers(lowered, feeds, tmp_path, plain=plain) - exact) / float(output.scales[0])
         assert steps.max() <= 1.01
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8"])
+def test_a_model_of_integers_keeps_its_ends(kind: str, tmp_path: Path) -> None:
+    centre = 0 if kind == "int8" else 128
+    nodes = "r = DequantizeLinear (x, s, z) m = MaxPool <kernel_shape=[2,2]> (r) y = QuantizeLinear (m, s, z)"
+    text = (
+        f'<ir_version: 8, opset_import: ["": 17]> g ({kind}[n,2,4,4] x) => ({kind}[n,2,3,3] y) '
+        f"<float s = {{0.5}}, {kind} z = {{{centre + 3}}}> {{ {nodes} }}"
+    )
+    model = from_proto(parser.parse_model(text), "g")
+    lowered = lower_model(model, integer_ends=True)
+    assert "quantized" not in lowered.options
+    assert {lowered.file.tensors[i].dtype for i in (*lowered.file.inputs, *lowered.file.outputs)} == {kind}
+    limits = np.iinfo(kind)
+    x = np.random.default_rng(0).integers(limits.min, limits.max + 1, (2, 2, 4, 4)).astype(kind)
+    wanted = run.once(model.proto, {"x": x})[0]
+    np.testing.assert_array_equal(answers(lowered, {"x": x}, tmp_path, plain=False), wanted)

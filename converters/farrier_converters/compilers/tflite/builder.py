@@ -173,11 +173,11 @@ class Builder:
             return self.constant(value, like.dtype)
         return self.constant(like.quanta.quantize(value), quanta=like.quanta)
 
-    def requantize(self, x: Held, quanta: Quanta) -> Held:
+    def requantize(self, x: Held, quanta: Quanta, dtype: str = "int8") -> Held:
         """Bring a tensor to 8 bits in a scale, where it is not in that already."""
-        if x.quanta == quanta:
+        if x.quanta == quanta and x.dtype == dtype:
             return x
-        held = self.tensor(f"{self.scope}/quantize", x.shape, "int8", None, quanta)
+        held = self.tensor(f"{self.scope}/quantize", x.shape, dtype, None, quanta)
         self._append("QUANTIZE", [x], [held], {})
         return held
 
