@@ -160,11 +160,11 @@ def feeds_of(model: Model, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def quantized(model: Model) -> Model:
+def quantized(model: Model, arithmetic: str = "integer-npu") -> Model:
     def batches() -> Iterator[dict[str, np.ndarray]]:
         yield feeds_of(model, 1)
 
-    context = passes.Context(arithmetic=ARITHMETICS["integer-npu"], calibration=batches)
+    context = passes.Context(arithmetic=ARITHMETICS[arithmetic], calibration=batches)
     step = passes.get("int8")
     return step.run(model, step.options(method="minmax", bias_correction=False, even=False), context)
 
@@ -196,6 +196,40 @@ def test_an_operator_is_within_a_quantum_of_the_graph(name: str, tmp_path: Path)
         found = answers(lowered, feeds, tmp_path, plain=plain)
         steps = np.abs(found - exact) / float(output.scales[0])
         assert steps.max() <= STEPS.get(name, 1) + 0.01, (name, plain)
+
+
+FAST = {  # what stands between two convolutions -> what a processor gets for it
+    "a = AveragePool <kernel_shape=[2,2]> (t)": "DEPTHWISE_CONV_2D",
+    "a = HardSwish (t)": "DEQUANTIZE HARD_SWISH QUANTIZE",
+    "a = PRelu (t, s)": "DEQUANTIZE PRELU QUANTIZE",
+    "a = Tanh (t)": "TANH",
+}
+
+
+@pytest.mark.parametrize("between", FAST)
+def test_a_processor_gets_what_is_fast_there(between: str, tmp_path: Path) -> None:
+    body = f"t = Conv (x, w, b) {between} y = Conv (a, v, c)"
+    constants = "w[8,4,3,3] b[8] v[4,8,1,1] c[4]" + (" s[8,1,1]" if "PRelu" in between else "")
+    model = quantized(model_of(Case(IMAGE, body, "", constants)), "xnnpack")
+    lowered = lower_model(model)
+    made = [operator.name for operator in lowered.file.operators]
+    assert made == ["QUANTIZE", "CONV_2D", *FAST[between].split(), "CONV_2D", "DEQUANTIZE"]
+    feeds = feeds_of(model, 2)
+    exact = np.asarray(run.session(model.proto, optimize=False).run(None, feeds)[0])
+    step = float(lowered.file.tensors[lowered.file.operators[-1].inputs[0]].scales[0])
+    steps = np.abs(answers(lowered, feeds, tmp_path, plain=False) - exact) / step
+    assert steps.max() <= 8  # means lie between two integers, and the convolution adds eight of them up
+    assert steps.mean() <= 1
+
+
+def test_products_of_activations_are_floats_on_a_processor() -> None:
+    text = "a = MatMul (x, w) d = MatMul (x, v) e = Transpose <perm=[0,2,1]> (d) y = MatMul (a, e)"
+    model = quantized(model_of(Case("float[n,3,8] x", text, "", "w[8,8] v[8,8]")), "xnnpack")
+    lowered = lower_model(model)
+    made = [operator.name for operator in lowered.file.operators]
+    assert made.count("FULLY_CONNECTED") == 2
+    product = lowered.file.operators[made.index("BATCH_MATMUL")]
+    assert {lowered.file.tensors[i].dtype for i in product.inputs} == {"float32"}
 
 
 @st.composite

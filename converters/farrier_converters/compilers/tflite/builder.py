@@ -40,9 +40,13 @@ class _Record:
 
 
 class Builder:
-    """Collects tensors and operators; equal constants are stored once, and names stay unique."""
+    """Collects tensors and operators; equal constants are stored once, and names stay unique.
 
-    def __init__(self) -> None:
+    With `integers_only`, the file is for an accelerator that has no floats, else for a processor that has.
+    """
+
+    def __init__(self, *, integers_only: bool = False) -> None:
+        self.integers_only = integers_only
         self.scope = "tensor"  # what tensors are called after
         self.target: Quanta | None = None  # of what integer operators make, where their kernels can choose
         self._tensors: list[Tensor] = []

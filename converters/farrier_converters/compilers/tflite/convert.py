@@ -67,7 +67,7 @@ def lower_model(model: Model, *, integer_ends: bool = False) -> Lowered:
 
 def _attempt(model: Model, *, rows: bool, integer_ends: bool) -> Lowered:
     prepared = prepare(model, rows=rows)
-    b = Builder()
+    b = Builder(integers_only=integer_ends)
     values: dict[str, Value] = {}
     failures: list[Failure] = []
     floats: dict[str, str] = {}
@@ -190,7 +190,7 @@ def _lower(b: Builder, prepared: Prepared, node: onnx.NodeProto, values: dict[st
         return None
     handler(b, lowered)
     computed = any(v is not None and v.dtype == "float32" and v.constant is None for v in outputs)
-    return why_float(lowered) if computed and node.op_type not in CONVERSIONS else None
+    return why_float(b, lowered) if computed and node.op_type not in CONVERSIONS else None
 
 
 def _folded(
