@@ -34,14 +34,6 @@ def quantized(model: Model, calibration: Sequence[Feeds], arithmetic: Arithmetic
     return model
 
 
-def floats(model: Model) -> Model:
-    """Return the float graph that a compiler gets."""
-    for name in ("clean", "fuse"):
-        step = passes.get(name)
-        model = step.run(model, step.options(), passes.Context())
-    return model
-
-
 def file_of(model: Model, arithmetic: Arithmetic = XNNPACK) -> tuple[bytes, dict[str, Any]]:
     """Return the bytes of a TFLite file and its options."""
     lowered = lower_model(model, integer_ends=arithmetic.quantizers == INTEGERS)
