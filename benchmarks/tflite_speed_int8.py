@@ -4,8 +4,9 @@
 
 MLPerf Tiny's networks were published as float and as INT8 files made by TensorFlow's converter: ours come from the
 float files, with integers as ends, as theirs have. With `--peers`, onnx2tf and ai-edge-quantizer make INT8 files of
-ResNet20 and UltraFace too (`make onnx2tf`); ours are those that a processor gets, with float ends. The files take turns. The figure is the geometric mean of their times over
-ours; where both hold the same operators, the ratio is one but for noise.
+ResNet20 and UltraFace too (`make onnx2tf`); ours are those that a processor gets, with float ends. The files take
+turns. The figure is the geometric mean of their times over ours; where both hold the same operators, the ratio is one
+but for noise.
 """
 
 from __future__ import annotations
