@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from farrier_converters.tflite.write import write
 Feeds = dict[str, np.ndarray]
 XNNPACK = ARITHMETICS["xnnpack"]
 WHOLE = ARITHMETICS["integer-npu"]
-UNSIGNED = replace(XNNPACK, activations="u8")  # the same scales as ONNX Runtime on x86 computes with
 KERNELS = {
     "xnnpack": OpResolverType.AUTO,
     "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
@@ -33,14 +31,6 @@ def quantized(model: Model, calibration: Sequence[Feeds], arithmetic: Arithmetic
     for name in ("clean", "fuse", "int8"):
         step = passes.get(name)
         model = step.run(model, step.options(), context)
-    return model
-
-
-def floats(model: Model) -> Model:
-    """Return the float graph that a compiler gets."""
-    for name in ("clean", "fuse"):
-        step = passes.get(name)
-        model = step.run(model, step.options(), passes.Context())
     return model
 
 

@@ -105,6 +105,13 @@ CASES = {
     "gather": Case(IMAGE, "y = Gather <axis=1> (x, p)", "GATHER", "p:2,0,3"),
     "slice": Case(IMAGE, "y = Slice (x, p, q, a)", "STRIDED_SLICE", "p:1 q:4 a:2"),
     "split": Case(IMAGE, "s, t = Split <axis=1> (x) y = Add (s, t)", "SPLIT ADD"),
+    "resize-nearest": Case(
+        IMAGE,
+        'y = Resize <mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"> (x, , s)',
+        "RESIZE_NEAREST_NEIGHBOR",
+        "s=1,1,2,2",
+    ),
+    "resize-bilinear": Case(IMAGE, 'y = Resize <mode="linear"> (x, , s)', "RESIZE_BILINEAR", "s=1,1,2,2"),
     "depth-to-space": Case(IMAGE, "y = DepthToSpace <blocksize=2> (x)", "DEPTH_TO_SPACE RESHAPE?"),
     "space-to-depth": Case(IMAGE, "y = SpaceToDepth <blocksize=2> (x)", "SPACE_TO_DEPTH"),
     "silu": Case(IMAGE, "s = Sigmoid (x) y = Mul (x, s)", "LOGISTIC MUL"),
@@ -120,7 +127,7 @@ NOT_IN_REFERENCE = ("elu", "tile", "depth-to-space")  # LiteRT 2.3 has no such r
 
 
 def model_of(case: Case, seed: int = 0) -> Model:
-    """Build the graph; constants are random (name[shape]), one number (name=value) or integers (name:values)."""
+    """Build the graph; constants are random (name[shape]), numbers (name=values) or integers (name:values)."""
     rng = np.random.default_rng(seed)
     declared = []
     for text in case.constants.split():
@@ -130,8 +137,11 @@ def model_of(case: Case, seed: int = 0) -> Model:
             numbers = ", ".join(f"{v:.6f}" for v in values.ravel())
             declared.append(f"float[{shape}] {name} = {{{numbers}}}")
         elif "=" in text:
-            name, _, number = text.partition("=")
-            declared.append(f"float {name} = {{{float(number)}}}")
+            name, _, numbers = text.partition("=")
+            shape = f"[{numbers.count(',') + 1}]" if "," in numbers else ""
+            declared.append(
+                f"float{shape} {name} = {{{', '.join(str(float(n)) for n in numbers.split(','))}}}"
+            )
         else:
             name, _, numbers = text.partition(":")
             declared.append(f"int64[{numbers.count(',') + 1}] {name} = {{{numbers}}}")
@@ -150,11 +160,11 @@ def feeds_of(model: Model, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def quantized(model: Model) -> Model:
+def quantized(model: Model, arithmetic: str = "integer-npu") -> Model:
     def batches() -> Iterator[dict[str, np.ndarray]]:
         yield feeds_of(model, 1)
 
-    context = passes.Context(arithmetic=ARITHMETICS["integer-npu"], calibration=batches)
+    context = passes.Context(arithmetic=ARITHMETICS[arithmetic], calibration=batches)
     step = passes.get("int8")
     return step.run(model, step.options(method="minmax", bias_correction=False, even=False), context)
 
@@ -188,6 +198,40 @@ def test_an_operator_is_within_a_quantum_of_the_graph(name: str, tmp_path: Path)
         assert steps.max() <= STEPS.get(name, 1) + 0.01, (name, plain)
 
 
+FAST = {  # what stands between two convolutions -> what a processor gets for it
+    "a = AveragePool <kernel_shape=[2,2]> (t)": "DEPTHWISE_CONV_2D",
+    "a = HardSwish (t)": "DEQUANTIZE HARD_SWISH QUANTIZE",
+    "a = PRelu (t, s)": "DEQUANTIZE PRELU QUANTIZE",
+    "a = Tanh (t)": "TANH",
+}
+
+
+@pytest.mark.parametrize("between", FAST)
+def test_a_processor_gets_what_is_fast_there(between: str, tmp_path: Path) -> None:
+    body = f"t = Conv (x, w, b) {between} y = Conv (a, v, c)"
+    constants = "w[8,4,3,3] b[8] v[4,8,1,1] c[4]" + (" s[8,1,1]" if "PRelu" in between else "")
+    model = quantized(model_of(Case(IMAGE, body, "", constants)), "xnnpack")
+    lowered = lower_model(model)
+    made = [operator.name for operator in lowered.file.operators]
+    assert made == ["QUANTIZE", "CONV_2D", *FAST[between].split(), "CONV_2D", "DEQUANTIZE"]
+    feeds = feeds_of(model, 2)
+    exact = np.asarray(run.session(model.proto, optimize=False).run(None, feeds)[0])
+    step = float(lowered.file.tensors[lowered.file.operators[-1].inputs[0]].scales[0])
+    steps = np.abs(answers(lowered, feeds, tmp_path, plain=False) - exact) / step
+    assert steps.max() <= 8  # means lie between two integers, and the convolution adds eight of them up
+    assert steps.mean() <= 1
+
+
+def test_products_of_activations_are_floats_on_a_processor() -> None:
+    text = "a = MatMul (x, w) d = MatMul (x, v) e = Transpose <perm=[0,2,1]> (d) y = MatMul (a, e)"
+    model = quantized(model_of(Case("float[n,3,8] x", text, "", "w[8,8] v[8,8]")), "xnnpack")
+    lowered = lower_model(model)
+    made = [operator.name for operator in lowered.file.operators]
+    assert made.count("FULLY_CONNECTED") == 2
+    product = lowered.file.operators[made.index("BATCH_MATMUL")]
+    assert {lowered.file.tensors[i].dtype for i in product.inputs} == {"float32"}
+
+
 @st.composite
 def convolutions(draw: st.DrawFn) -> Case:
     """Any convolution over an image, with or without bias and activation."""
@@ -215,3 +259,21 @@ def test_any_convolution_is_within_a_quantum(case: Case, seed: int, tmp_path: Pa
     for plain in (False, True):
         steps = np.abs(answers(lowered, feeds, tmp_path, plain=plain) - exact) / float(output.scales[0])
         assert steps.max() <= 1.01
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8"])
+def test_a_model_of_integers_keeps_its_ends(kind: str, tmp_path: Path) -> None:
+    centre = 0 if kind == "int8" else 128
+    nodes = "r = DequantizeLinear (x, s, z) m = MaxPool <kernel_shape=[2,2]> (r) y = QuantizeLinear (m, s, z)"
+    text = (
+        f'<ir_version: 8, opset_import: ["": 17]> g ({kind}[n,2,4,4] x) => ({kind}[n,2,3,3] y) '
+        f"<float s = {{0.5}}, {kind} z = {{{centre + 3}}}> {{ {nodes} }}"
+    )
+    model = from_proto(parser.parse_model(text), "g")
+    lowered = lower_model(model, integer_ends=True)
+    assert "quantized" not in lowered.options
+    assert {lowered.file.tensors[i].dtype for i in (*lowered.file.inputs, *lowered.file.outputs)} == {kind}
+    limits = np.iinfo(kind)
+    x = np.random.default_rng(0).integers(limits.min, limits.max + 1, (2, 2, 4, 4)).astype(kind)
+    wanted = run.once(model.proto, {"x": x})[0]
+    np.testing.assert_array_equal(answers(lowered, {"x": x}, tmp_path, plain=False), wanted)

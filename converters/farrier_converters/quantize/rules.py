@@ -45,6 +45,7 @@ TAIL = "no operation with weights follows: integers would cost precision and win
 STEM = "a stem of few channels, kept in float by an option"
 SLOWER = "integers would be slower here, by the cost table of this kind of processor"
 EXCLUDED = "excluded by an option"
+SLOW_PRODUCT = "a product of two tensors of activations is faster in float here"
 CONSTANT = "all its operands are constant"
 FLOAT_INPUT = "its input {name} is computed in float"
 INSIDE = "inside {name}: what a branch or a loop computes is not seen by calibration"

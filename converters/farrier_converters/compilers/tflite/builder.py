@@ -41,9 +41,13 @@ class _Record:
 
 
 class Builder:
-    """Collects tensors and operators; equal constants are stored once, and names stay unique."""
+    """Collects tensors and operators; equal constants are stored once, and names stay unique.
 
-    def __init__(self) -> None:
+    With `integers_only`, the file is for an accelerator that has no floats, else for a processor that has.
+    """
+
+    def __init__(self, *, integers_only: bool = False) -> None:
+        self.integers_only = integers_only
         self.scope = "tensor"  # what tensors are called after
         self.target: Quanta | None = None  # of what integer operators make, where their kernels can choose
         self._tensors: list[Tensor] = []
@@ -172,11 +176,11 @@ class Builder:
             return self.constant(value, like.dtype)
         return self.constant(like.quanta.quantize(value), quanta=like.quanta)
 
-    def requantize(self, x: Held, quanta: Quanta) -> Held:
+    def requantize(self, x: Held, quanta: Quanta, dtype: str = "int8") -> Held:
         """Bring a tensor to 8 bits in a scale, where it is not in that already."""
-        if x.quanta == quanta:
+        if x.quanta == quanta and x.dtype == dtype:
             return x
-        held = self.tensor(f"{self.scope}/quantize", x.shape, "int8", None, quanta)
+        held = self.tensor(f"{self.scope}/quantize", x.shape, dtype, None, quanta)
         self._append("QUANTIZE", [x], [held], {})
         return held
 

@@ -19,7 +19,7 @@ from ...tflite.file import TfliteFile
 from ...tflite.layout import BatchError
 from ...tflite.versions import versioned
 from .builder import Builder, Held, Value
-from .ends import input_order, output_tensor
+from .ends import input_order, input_tensor, output_tensor
 from .errors import Code, ConversionError, Failure, UnsupportedError
 from .node import Node
 from .ops import HANDLERS
@@ -67,7 +67,7 @@ def lower_model(model: Model, *, integer_ends: bool = False) -> Lowered:
 
 def _attempt(model: Model, *, rows: bool, integer_ends: bool) -> Lowered:
     prepared = prepare(model, rows=rows)
-    b = Builder()
+    b = Builder(integers_only=integer_ends)
     values: dict[str, Value] = {}
     failures: list[Failure] = []
     floats: dict[str, str] = {}
@@ -82,9 +82,13 @@ def _attempt(model: Model, *, rows: bool, integer_ends: bool) -> Lowered:
     moved = {
         name: list(order) for name, _, order in (*inputs, *outputs) if order != layout.identity(len(order))
     }
-    held = [name for name, held, _ in (*inputs, *outputs) if held.quanta is not None and integer_ends]
+    rounded = [
+        name
+        for name, held, _ in (*inputs, *outputs)
+        if held.quanta is not None and prepared.types[name].dtype == onnx.TensorProto.FLOAT
+    ]
     options = {"layouts": moved} if moved else {}
-    return Lowered(versioned(file), options | ({"quantized": held} if held else {}), floats)
+    return Lowered(versioned(file), options | ({"quantized": rounded} if rounded else {}), floats)
 
 
 End = tuple[
@@ -107,15 +111,10 @@ def _inputs(
             if info.type.tensor_type.elem_type in HALVES:
                 raise UnsupportedError(Code.DTYPE, "floats of 16 bits, which no engine takes from outside")
             order = input_order(prepared.graph, value)
-            stored = value.in_integers() if integer_ends and value.quanta is not None else value
-            shape = layout.permuted(value.shape, order)
-            held = b.tensor(
-                info.name, shape, stored.dtype, quanta=stored.quanta if stored is not value else None
-            )
+            held = input_tensor(b, value, order, integers=integer_ends)
         except UnsupportedError as error:
             failures.append(Failure(error.code, "input", info.name, str(error)))
             continue
-        b.put(stored, held, order)
         values[info.name] = value
         ends.append((info.name, held, order))
     return ends
@@ -137,6 +136,8 @@ def _outputs(
             value = values.get(name) or _value(prepared, name)
             stored = value.integers if integer_ends and value.integers is not None else value
             held, order = output_tensor(b, stored, taken)
+            if held.quanta is not None and prepared.types[name].dtype == onnx.TensorProto.UINT8:
+                held = b.requantize(held, held.quanta.raised(), "uint8")
         except UnsupportedError as error:
             failures.append(Failure(error.code, "output", name, str(error)))
             continue
@@ -189,7 +190,7 @@ def _lower(b: Builder, prepared: Prepared, node: onnx.NodeProto, values: dict[st
         return None
     handler(b, lowered)
     computed = any(v is not None and v.dtype == "float32" and v.constant is None for v in outputs)
-    return why_float(lowered) if computed and node.op_type not in CONVERSIONS else None
+    return why_float(b, lowered) if computed and node.op_type not in CONVERSIONS else None
 
 
 def _folded(

@@ -58,6 +58,21 @@ def _reaches_image(graph: Graph, name: str) -> bool:
     return False
 
 
+def input_tensor(b: Builder, value: Value, order: Order, *, integers: bool) -> Held:
+    """Add the tensor of an input: what the model takes, or, with `integers`, what it rounds its floats to."""
+    shape, stored, quanta = layout.permuted(value.shape, order), value, None
+    if value.quanta is not None and value.dtype == "float32" and integers:
+        stored = value.in_integers()
+        quanta = stored.quanta
+    elif value.quanta is not None and value.dtype != "float32":
+        quanta = value.quanta.raised() if value.dtype == "uint8" else value.quanta
+    held = b.tensor(value.name, shape, stored.dtype, quanta=quanta)
+    if quanta is not None:
+        stored.dtype = "int8"  # whatever came from outside
+    b.put(stored, held, order)
+    return held
+
+
 def output_tensor(b: Builder, value: Value, taken: set[int]) -> tuple[Held, Order]:
     """Return the tensor to give out and its order: the model's own unless that would cost a transpose.
 

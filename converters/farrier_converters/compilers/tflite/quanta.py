@@ -60,6 +60,10 @@ class Quanta:
         """Say whether zero stands for zero everywhere."""
         return not any(self.zero_points)
 
+    def raised(self) -> Quanta:
+        """Return what describes the same numbers in unsigned integers."""
+        return replace(self, zero_points=tuple(zero - LOWEST for zero in self.zero_points))
+
     def permuted(self, order: Order) -> Quanta:
         """Return what describes a tensor whose axes are permuted."""
         return self if self.single else replace(self, axis=order.index(self.axis))

@@ -12,10 +12,10 @@ from .. import rules
 class Kernels:
     """The integer kernels of one engine; the defaults are ONNX Runtime's.
 
-    `carriers` give the result the scale of their inputs, `arithmetic` one of its own. `variadic` read all their inputs.
-    The `constants` of some may be quantized: by operator, the position after which inputs may be constant. Where
-    `floats` is set, a Gemm or MatMul returns floats at no cost. With `everywhere`, whatever has a kernel computes in
-    integers, from the inputs of the graph to its outputs. Dense layers have one scale per channel, or one in all.
+    `carriers` give the result the scale of their inputs, `arithmetic` one of its own. `variadic` read all their inputs;
+    operands of `constants` may be constant. Where `floats` is set, a Gemm or MatMul returns floats at no cost.
+    `products` says that two tensors of activations may be multiplied. With `everywhere`, whatever has a kernel computes
+    in integers, from the inputs of the graph to its outputs. Dense layers have one scale per channel, or one in all.
     """
 
     linear: tuple[str, ...] = rules.LINEAR
@@ -25,6 +25,7 @@ class Kernels:
     constants: tuple[str, ...] = ("Add", "Mul")
     bounded: Mapping[str, tuple[float, float]] = field(default_factory=lambda: rules.BOUNDED)
     floats: bool = True
+    products: bool = True
     everywhere: bool = False
     dense_per_channel: bool = True
 
@@ -50,9 +51,10 @@ LITERT = Kernels(
     carriers=_CARRIERS,
     arithmetic=_ARITHMETIC,
     variadic=(*rules.VARIADIC, "Sub", "Max", "Min"),
-    constants=("Add", "Mul", "Sub", "PRelu"),
+    constants=("Add", "Mul", "Sub"),  # PRELU is faster in float, with a slope of floats
     bounded={**rules.BOUNDED, "Tanh": (-1.0, 127 / 128)},
     floats=False,
+    products=False,  # its integer kernel takes 40 times as long as the float one
 )
 # Accelerators that take nothing but integers. Their compilers want one scale for the weights of a dense layer.
 INTEGERS_ONLY = Kernels(
@@ -60,7 +62,7 @@ INTEGERS_ONLY = Kernels(
     carriers=LITERT.carriers,
     arithmetic=(*LITERT.arithmetic, "LogSoftmax", "ReduceSum"),
     variadic=LITERT.variadic,
-    constants=LITERT.constants,
+    constants=(*LITERT.constants, "PRelu"),
     bounded={**LITERT.bounded, "LogSoftmax": (-255 / 16, 0.0)},
     floats=False,
     everywhere=True,

@@ -144,7 +144,12 @@ class _Planner:
         return self._multiplies(reader) or self._moves_into_integers(reader)
 
     def _linear(self, node: onnx.NodeProto) -> str | None:
+        if node.op_type == "MatMul" and not self.kernels.products and not self._has_weights(node):
+            return rules.SLOW_PRODUCT
         return obstacles.linear(self.graph, self.types, node, stem=self.stem)
+
+    def _has_weights(self, node: onnx.NodeProto) -> bool:
+        return any(self.graph.constant(name) is not None for name in node.input[:2])
 
     def _operands(self, node: onnx.NodeProto) -> list[str]:
         every = standard(node, *self.kernels.variadic, *self.kernels.constants)

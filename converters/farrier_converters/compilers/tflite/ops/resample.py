@@ -72,14 +72,10 @@ class Grid:
 
 def _resize(b: Builder, node: Node) -> None:
     x = node.input(0)
-    if x.dtype != "float32":
+    if x.dtype not in ("float32", "int8"):
         raise UnsupportedError(Code.DTYPE, f"resizing {x.dtype}")
     grids = _grids(node)
-    moving = {
-        axis: grid
-        for axis, grid in grids.items()
-        if grid.size != grid.out or not grid.plain or grid.mode == "tf_crop_and_resize"
-    }
+    moving = _moving(grids)
     mode = node.attr("mode", "nearest")
     options = _native(node, moving, mode)
     order = channels_last(x.rank) if options is not None else x.native
@@ -95,6 +91,22 @@ def _resize(b: Builder, node: Node) -> None:
     for axis, grid in moving.items():
         held = _along(b, held, order.index(axis), grid, node, mode)
     b.put(node.output, _extrapolated(b, held, order, moving, node), order)
+
+
+def _moving(grids: dict[int, Grid]) -> dict[int, Grid]:
+    """Return the axes on which something changes."""
+    return {
+        axis: grid
+        for axis, grid in grids.items()
+        if grid.size != grid.out or not grid.plain or grid.mode == "tf_crop_and_resize"
+    }
+
+
+def only_moves(node: Node) -> bool:
+    """Say whether TFLite's own resizing or gathering does it, which integers have kernels for."""
+    moving, mode = _moving(_grids(node)), node.attr("mode", "nearest")
+    whole = not any(grid.outside.any() for grid in moving.values())
+    return whole and (mode == "nearest" or _native(node, moving, mode) is not None)
 
 
 def _grids(node: Node) -> dict[int, Grid]:

@@ -13,21 +13,25 @@ from ..operands import number
 from ..quanta import Quanta, exactly
 from .clip import lower_clip, lower_hard_sigmoid
 from .conversions import integers
-from .kernels import CLIPS, JOINED, KERNELS, LINEAR, OPERANDS
+from .kernels import CLIPS, JOINED, KERNELS, LINEAR, OPERANDS, slow
 from .linear import lower_linear, obstacle
+from .pool import lower_average
 
 REAL = "float32"
 OWN: dict[str, Callable[[Builder, Node, Value], None]] = {
     **dict.fromkeys(LINEAR, lower_linear),
     **dict.fromkeys(CLIPS, lower_clip),
+    "AveragePool": lower_average,
     "HardSigmoid": lower_hard_sigmoid,
 }
 
 
-def why_float(node: Node) -> str | None:
+def why_float(b: Builder, node: Node) -> str | None:
     """Return why a node has to compute in float, or None."""
     if node.op not in KERNELS:
         return f"no integer kernel for {node.op}"
+    if slow(node) and not b.integers_only:
+        return f"the integer kernel for {node.op} is slower than float"
     for value in node.outputs:
         if value is not None and value.dtype == REAL and value.quanta is None and value.readers:
             return f"its result {value.name} is read in float"
@@ -58,7 +62,7 @@ def lower(b: Builder, node: Node, handlers: dict[str, Handler]) -> bool:
     """Append a node's operators where it can compute in integers; says whether it could."""
     if not any(value is not None and value.quanta is not None for value in (*node.inputs, *node.outputs)):
         return False
-    if why_float(node) is not None:
+    if why_float(b, node) is not None:
         return False
     outputs = tuple(
         Value(v.name, v.known_shape, "int8", v.readers, quanta=v.quanta)

@@ -65,6 +65,8 @@ def _forward(graph: Graph, node: onnx.NodeProto, found: dict[str, Quanta]) -> No
         known = quanta_of(graph, node)
         if known is not None and (known.single or graph.constant(node.input[0]) is not None):
             found[node.output[0]] = known
+            if any(node.input[0] == value.name for value in graph.inputs):
+                found[node.input[0]] = known
         return
     if standard(node, "QuantizeLinear"):
         known = quanta_of(graph, node)
