@@ -46,7 +46,8 @@ def check(model: Path, *, as_json: bool, **options: Any) -> None:
 def _show(result: Check) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else UNFOLDED)
+    # names are the model's own: a bracket in one is no markup
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else UNFOLDED)
     _show_operators(console, result)
     _show_partitions(console, result)
     _show_segments(console, result)
