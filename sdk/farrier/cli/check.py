@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import FOLDER, json_option, print_json
+from .options import FOLDER, UNFOLDED, json_option, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ..checking import Check
 
-UNFOLDED = 400  # characters
 DOUBT = "maybe: "
 NAME = 40  # characters of an operator's name that the table shows
 
