@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,12 @@ from onnx import external_data_helper, helper, inliner
 from farrier_contracts.errors import InputError
 from farrier_contracts.tensors import DATATYPES, DYNAMIC, TensorSpec
 
+_PACKED_BITS = {  # element types of fewer bits than a byte
+    getattr(onnx.TensorProto, name): bits
+    for name, bits in (("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4), ("INT2", 2), ("UINT2", 2))
+    if hasattr(onnx.TensorProto, name)
+}
+_ODD_BITS = tuple(value for name, value in onnx.TensorProto.DataType.items() if name.startswith("FLOAT6"))
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
@@ -154,14 +161,43 @@ def _check_tensors(graph: onnx.GraphProto, path: Path, depth: int) -> None:
     if depth == 0:
         raise InputError(f"{path} nests its subgraphs too deeply")
     _check_texts(graph, path)
-    for tensor in graph.initializer:
+    for tensor in (*graph.initializer, *_attribute_tensors(graph)):
         if tensor.data_type not in onnx.TensorProto.DataType.values() or tensor.data_type == 0:
             raise InputError(f"{path}: tensor {tensor.name!r} has an unknown element type {tensor.data_type}")
         if any(size < 0 for size in tensor.dims):
             raise InputError(f"{path}: tensor {tensor.name!r} has a negative dimension")
+        if not _is_whole(tensor):
+            raise InputError(
+                f"{path}: what tensor {tensor.name!r} holds does not fill its shape {list(tensor.dims)}"
+            )
     for node in graph.node:
         for inner in subgraphs(node):
             _check_tensors(inner, path, depth - 1)
+
+
+def _attribute_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    for node in graph.node:
+        for field in node.attribute:
+            if field.HasField("t"):
+                yield field.t
+            yield from field.tensors
+
+
+def _is_whole(tensor: onnx.TensorProto) -> bool:
+    """Say whether a tensor holds as many elements as its shape says; packed types count in whole bytes."""
+    if tensor.data_type in _ODD_BITS:
+        return True
+    elements = math.prod(tensor.dims)
+    if tensor.HasField("raw_data"):
+        bits = (
+            _PACKED_BITS.get(tensor.data_type)
+            or 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        )
+        return len(tensor.raw_data) == -(-elements * bits // 8)
+    if tensor.data_type in _PACKED_BITS:
+        return True  # how many of them one number holds differs between versions of ONNX
+    parts = 2 if tensor.data_type in (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128) else 1
+    return len(getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type))) == parts * elements
 
 
 def _check_texts(graph: onnx.GraphProto, path: Path) -> None:

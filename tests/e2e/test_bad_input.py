@@ -41,7 +41,12 @@ root = "{root}"
 MODELS = [
     *(
         (f"farrier {command.format(model)}", 2, words)
-        for command in ("optimize {} -o out", "bench {}", "bundle build {} --name m --version 1 -o x.farrier")
+        for command in (
+            "optimize {} -o out",
+            "bench {}",
+            "check {}",
+            "bundle build {} --name m --version 1 -o x.farrier",
+        )
         for model, words in (
             ("none.onnx", "there is no model at none.onnx"),
             ("cut.onnx", "it is truncated"),
@@ -49,6 +54,10 @@ MODELS = [
         )
     ),
     ("farrier optimize text.onnx -o out", 2, "is not an ONNX file"),
+    ("farrier check m.onnx --target nope", 2, "choose one of: host"),
+    ("farrier check m.onnx --toolchain nope", 2, "choose one of: onnx"),
+    ("farrier check m.onnx --min-accelerated much", 2, "written like 95%"),
+    ("farrier check m.onnx --tpus 0", 2, "1 segment or more"),
     ("farrier compare none.onnx m.onnx --data rows.npz", 2, "there is no model at none.onnx"),
     ("farrier compare m.onnx text.onnx --data rows.npz", 2, "is not an ONNX file"),
     ("farrier compare m.onnx m.onnx", 2, "missing option '-d'"),

@@ -221,6 +221,12 @@ def test_no_engine_is_loaded(network: Callable[..., Path], shared_data: Path, ta
     assert json.loads(done.stdout)["ops"]
 
 
+def test_brackets_in_names_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"], "[/bold] [red]a")], {}, [1, 4])
+    assert main(["check", str(path), "-t", "x86-vnni"]) == 0
+    assert "[/bold] [red]a" in capsys.readouterr().out
+
+
 def test_segments_are_described_and_written(shared_data: Path, tmp_path: Path) -> None:
     path, folder = shared_data / MOBILENET, tmp_path / "segments"
     result = farrier.check(path, target="coral-usb", tpus=2, segments=folder)

@@ -45,7 +45,7 @@ def _raised(model: Model) -> Model:
         raised = onnx.version_converter.convert_version(plain.proto, OPSET)
         raised.ir_version = max(raised.ir_version, 7)
         return Graph(from_proto(raised, model.name)).build()
-    except (RuntimeError, ValueError, onnx.checker.ValidationError):
+    except (RuntimeError, ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
         raise InputError(
             f"{model.name} is in operator set {opset(model.proto)}, which cannot be quantized; export it in 13 or newer"
         ) from None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import onnx
 
+from farrier_contracts.errors import InputError
 from farrier_contracts.targets import INTEGERS, Arithmetic, Toolchain
 
 from .. import model as models
@@ -70,9 +72,18 @@ class Source:
         from ..compilers.tflite.convert import lower_model  # much to import, for TFLite files in vain
         from .as_if import quantized
 
-        model = quantized(self._model, arithmetic) if as_if and arithmetic is not None else self._model
+        model = self._model
         integer_ends = arithmetic is not None and arithmetic.quantizers == INTEGERS
-        return lower_model(model, integer_ends=integer_ends).file
+        try:
+            with np.errstate(all="ignore"):  # values do not matter
+                model = quantized(model, arithmetic) if as_if and arithmetic is not None else model
+                return lower_model(model, integer_ends=integer_ends).file
+        except (
+            ValueError,
+            IndexError,
+        ) as error:  # shapes that contradict each other, in what is computed here
+            why = next(iter(str(error).splitlines()), "")
+            raise InputError(f"{self.path} contradicts itself, and cannot be lowered: {why}") from None
 
     @cached_property
     def _file(self) -> TfliteFile:

@@ -34,7 +34,12 @@ def upgrade(
     plain = Graph(model).build()  # the converter stumbles over initializers that are also inputs
     try:
         proto = onnx.version_converter.convert_version(plain.proto, version)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    ) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise CannotUpgradeError(lines[0].rpartition("failed: ")[2] if lines else "no adapter") from None
     proto.ir_version = max(proto.ir_version, 7)

@@ -17,6 +17,8 @@ CACHE = "parameter_cache_bytes"  # the toolchain's parameter
 
 def planned(prediction: Prediction, count: int, *, write: bool) -> tuple[Segment, ...]:
     """Return the segments for so many accelerators, none for one; raises UsageError where there is no way."""
+    if count < 1:
+        raise UsageError(f"a network is cut into 1 segment or more, not {count}")
     if count == 1 and not write:
         return ()
     if prediction.file is None:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import FOLDER, json_option, print_json
+from .options import FOLDER, UNFOLDED, json_option, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ..checking import Check
 
-UNFOLDED = 400  # characters
 DOUBT = "maybe: "
 NAME = 40  # characters of an operator's name that the table shows
 
@@ -46,7 +45,8 @@ def check(model: Path, *, as_json: bool, **options: Any) -> None:
 def _show(result: Check) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else UNFOLDED)
+    # names are the model's own: a bracket in one is no markup
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else UNFOLDED)
     _show_operators(console, result)
     _show_partitions(console, result)
     _show_segments(console, result)

@@ -143,6 +143,7 @@ def test_a_limit_refuses_with_its_reason_and_source(
             {"shape": (1, 512, 512, 5)},
         ),
         ("640000 bytes", "RESHAPE", [[1, 640000]], (1, 640_000), {"shape": (1, 80, 80, 100)}),
+        ("100,000 results", "FULLY_CONNECTED", ["100000x4"], (1, 100_000), {"shape": (1, 4)}),
         ("average", "MEAN", [[1, 2]], (1, 1, 1, 4), {"shape": (1, 256, 128, 4)}),
     ],
 )
@@ -225,6 +226,17 @@ def test_parameters_beyond_the_memory_on_chip_are_said(net: Callable[..., Any]) 
     assert "holds" in found[0]
     assert "may be" in found[1]
     assert "are sent again" in found[2]
+
+
+def test_activations_beyond_the_memory_on_chip_are_said(net: Callable[..., Any]) -> None:
+    edgetpu, found = rules.of_tflite("edgetpu"), []
+    for side in (256, 768):
+        g = net()
+        g.conv(g.input((1, side, side, 8)), 8)
+        file = g.file()
+        found.append(edgetpu.notes(file, edgetpu.place(file), {})[1:])  # type: ignore[attr-defined]
+    assert found[0] == []
+    assert "operator 0 (CONV_2D) reads and writes 9.0 MiB" in found[1][0]
 
 
 @st.composite

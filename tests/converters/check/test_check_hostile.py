@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from farrier_contracts import targets
 from farrier_contracts.errors import FarrierError
-from farrier_contracts.targets import Toolchain
+from farrier_contracts.targets import ARITHMETICS, Toolchain
 from farrier_converters.check import rules
 from farrier_converters.check.network import of_tflite
 from farrier_converters.check.partitions import crossing_bytes, partition, peak_activation_bytes
@@ -25,12 +25,13 @@ from farrier_converters.tflite import schema
 from farrier_converters.tflite.file import Operator, Tensor, TfliteFile
 
 SEEDS = ("coral/tools/split_concat.tflite", "coral/keras_lstm_mnist_ptq.tflite")
-ROUNDS = 60
+ROUNDS = 50
 DTYPES = ("float32", "int8", "uint8", "int16", "int32", "int64", "bool", "string")
 
 
 def toolchain(name: str) -> Toolchain:
-    return Toolchain("any", "any", "any", ("int8",), rules=name)
+    arithmetic = ARITHMETICS["xnnpack" if name == "xnnpack" else "integer-npu"]
+    return Toolchain("any", "any", "any", ("int8",), arithmetic, rules=name)
 
 
 def answer(path: Path, name: str) -> str:
@@ -79,6 +80,75 @@ def test_onnx_files_with_wrong_bytes(tmp_path: Path, make_model: Callable[..., A
         path.write_bytes(bytes(damaged))
         seen.update(answer(path, name) for name in ("onnxruntime", "coreml", "edgetpu"))
     assert seen == {"answer", "sentence"}
+
+
+def test_graphs_with_wrong_parts(tmp_path: Path, shared_data: Path) -> None:
+    """Nodes taken out, doubled and rewired; attributes, shapes, types and constants that contradict the rest."""
+    whole = onnx.load(shared_data / "ultraface" / "models" / "onnx" / "version-RFB-320.onnx")
+    random = np.random.default_rng(8)
+    seen = set()
+    for _ in range(ROUNDS):
+        proto = onnx.ModelProto()
+        proto.CopyFrom(whole)
+        for _ in range(random.integers(1, 4)):
+            WRONG[random.integers(len(WRONG))](proto.graph, random)
+        path = tmp_path / "m.onnx"
+        path.write_bytes(proto.SerializeToString())
+        name = ("onnxruntime", "coreml", "edgetpu", "xnnpack")[random.integers(4)]
+        seen.add(answer(path, name))
+    assert seen == {"answer", "sentence"}
+
+
+def _place(items: Sized, random: np.random.Generator) -> int:
+    return int(random.integers(len(items)))
+
+
+def _node(graph: onnx.GraphProto, random: np.random.Generator) -> onnx.NodeProto:
+    return graph.node[_place(graph.node, random)]
+
+
+def _remove(graph: onnx.GraphProto, random: np.random.Generator) -> None:
+    graph.node.remove(_node(graph, random))
+
+
+def _double(graph: onnx.GraphProto, random: np.random.Generator) -> None:
+    graph.node.append(_node(graph, random))
+
+
+def _rewire(graph: onnx.GraphProto, random: np.random.Generator) -> None:
+    node, other = _node(graph, random), _node(graph, random)
+    if node.input:
+        node.input[_place(node.input, random)] = other.output[0]
+
+
+def _rename(graph: onnx.GraphProto, random: np.random.Generator) -> None:
+    _node(graph, random).op_type = str(
+        random.choice(["Gemm", "Concat", "Transpose", "LSTM", "Slice", "Softmax"])
+    )
+
+
+def _resize(graph: onnx.GraphProto, random: np.random.Generator) -> None:
+    dims = graph.input[0].type.tensor_type.shape.dim
+    dims[_place(dims, random)].dim_value = int(random.choice([0, 1, -5, 3, 1 << 33]))
+
+
+def _reshape(graph: onnx.GraphProto, random: np.random.Generator) -> None:
+    tensor = graph.initializer[_place(graph.initializer, random)]
+    if tensor.dims:
+        del tensor.dims[_place(tensor.dims, random)]
+
+
+def _retype(graph: onnx.GraphProto, random: np.random.Generator) -> None:
+    graph.initializer[_place(graph.initializer, random)].data_type = int(random.integers(0, 30))
+
+
+def _unset(graph: onnx.GraphProto, random: np.random.Generator) -> None:
+    node = _node(graph, random)
+    if node.attribute:
+        del node.attribute[_place(node.attribute, random)]
+
+
+WRONG = (_remove, _double, _rewire, _rename, _resize, _reshape, _retype, _unset)
 
 
 @st.composite

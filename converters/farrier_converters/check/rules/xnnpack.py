@@ -13,6 +13,7 @@ from ..site import Site
 from . import common
 
 UNIT = "xnnpack"
+MOST_AXES = 6
 MOST_PARTS = 5  # of a concatenation, a split
 SLOPES = (1 / 256, 128)  # of a leaky ReLU times the ratio of scales, in 8 bits
 REQUANTIZED = (2**-8, 2**7)  # ratio of scales that a quantization may change
@@ -76,6 +77,10 @@ def _requantizes_far(site: Site) -> object:
 def _hybrid(site: Site) -> object:
     weights = site.tensor(1)
     return weights is not None and weights.dtype != FLOAT and any(t.dtype == FLOAT for t in site.outputs)
+
+
+def _many_axes(site: Site) -> object:
+    return any(len(tensor.shape) > MOST_AXES for tensor in site.activations)
 
 
 def _steps(site: Site) -> object:
@@ -213,6 +218,12 @@ _KNOWN_SHAPES = Limit(
     README,
     "fix the sizes of the inputs",
 )
+_FEW_AXES = Limit(
+    _many_axes,
+    f"a tensor has more than {MOST_AXES} dimensions",
+    "XNNPACK: XNN_MAX_TENSOR_DIMS",
+)
+_SCALED = Limit(common.without_scale, "an 8-bit tensor carries no scale", f"{README}: 8-bit quantized format")
 CURES = {
     "RESIZE_NEAREST_NEIGHBOR": "use bilinear, or a transposed convolution",
     "SQUEEZE": "use a reshape",
@@ -220,4 +231,6 @@ CURES = {
     "SPLIT_V": "use slices",
     "UNPACK": "use slices",
 }
-RULES = TfliteTable(UNIT, "XNNPACK", f"{README}; {RUN}", (_KNOWN_SHAPES,), OPERATORS, CURES)
+RULES = TfliteTable(
+    UNIT, "XNNPACK", f"{README}; {RUN}", (_KNOWN_SHAPES, _FEW_AXES, _SCALED), OPERATORS, CURES
+)

@@ -24,8 +24,8 @@ PROGRAM = "edgetpu_compiler"
 CHILD = "farrier_converters.tools.children.edgetpu_child"
 INSTALL = (
     "the Edge TPU's compiler is not installed, so the file is delivered uncompiled: it runs on the processor until you "
-    "compile it; on x86-64 Debian or Ubuntu with Coral's repository: sudo apt-get install edgetpu-compiler, then: "
-    "edgetpu_compiler -s {file}"
+    "compile it; on x86-64 Debian or Ubuntu with Coral's repository: sudo apt-get install edgetpu-compiler, then "
+    "edgetpu_compiler on the artifact"
 )
 LIMITS = Limits(seconds=600.0, memory_share=0.5)  # its own timer ends it after 180 s
 MAX_BYTES = 1 << 30  # of what it writes
@@ -46,7 +46,7 @@ class EdgeTpuCompiler:
         program = shutil.which(PROGRAM)
         if program is None:
             options = {**plain.options, UNIT: {"compiled": False}}
-            return Compiled(plain.path, options, notes=(INSTALL.format(file=plain.path.name),))
+            return Compiled(plain.path, options, notes=(INSTALL,))
         path, log = run(program, plain.path, folder, runtime=toolchain.parameters.get("runtime_version"))
         original, compiled = (read(file, max_bytes=MAX_BYTES) for file in (plain.path, path))
         placements = rules.of_tflite(UNIT).place(original)

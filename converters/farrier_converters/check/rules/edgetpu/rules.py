@@ -5,6 +5,7 @@ from __future__ import annotations
 from ....tflite.file import Operator, TfliteFile
 from ...costs import bytes_of
 from ...placement import CPU, OnnxGraph, Parameters, Placement
+from ...site import Site
 from .partition import first_partition
 from .table import TABLE, UNIT
 
@@ -36,18 +37,39 @@ class EdgeTpuRules:
     def notes(
         self, subject: TfliteFile | OnnxGraph, placements: list[Placement], parameters: Parameters
     ) -> list[str]:
-        """Return what the parameters of the model mean for the memory on chip."""
-        needed = _parameter_bytes(subject, placements) if isinstance(subject, TfliteFile) else 0
-        if not needed:
+        """Return what parameters and activations mean for the memory on chip."""
+        if not isinstance(subject, TfliteFile):
             return []
-        fits, streams = (int(parameters.get(name, size)) for name, size in MEMORY.items())
-        size = f"the operators on the Edge TPU have {needed / 2**20:.2f} MiB of parameters"
-        if needed <= fits:
-            return [f"{size}, which its memory holds: no model below {fits >> 20} MiB was seen to stream any"]
-        often = "are" if needed > streams else "may be"
-        return [
-            f"{size}: part of them {often} sent again for each inference; below {fits >> 20} MiB none were"
-        ]
+        return [*_about_parameters(subject, placements, parameters), *_about_activations(subject, placements)]
+
+
+def _about_parameters(file: TfliteFile, placements: list[Placement], parameters: Parameters) -> list[str]:
+    needed = _parameter_bytes(file, placements)
+    if not needed:
+        return []
+    fits, streams = (int(parameters.get(name, size)) for name, size in MEMORY.items())
+    size = f"the operators on the Edge TPU have {needed / 2**20:.2f} MiB of parameters"
+    if needed <= fits:
+        return [f"{size}, which its memory holds: no model below {fits >> 20} MiB was seen to stream any"]
+    often = "are" if needed > streams else "may be"
+    return [f"{size}: part of them {often} sent again for each inference; below {fits >> 20} MiB none were"]
+
+
+def _about_activations(file: TfliteFile, placements: list[Placement]) -> list[str]:
+    """Say which operator needs most memory at once, where that may be too much (E#439, E#512)."""
+    sizes = {
+        operator.index: sum(bytes_of(tensor) for tensor in Site(file, operator).activations)
+        for operator, placement in zip(file.operators, placements, strict=True)
+        if placement.unit == UNIT
+    }
+    largest = max(sizes, key=lambda index: sizes[index], default=None)
+    if largest is None or sizes[largest] <= MEMORY["parameter_limit_bytes"]:
+        return []
+    name = f"operator {largest} ({file.operators[largest].name})"
+    return [
+        f"{name} reads and writes {sizes[largest] / 2**20:.1f} MiB: the compiler may give up for large activations; "
+        "a smaller input helps"
+    ]
 
 
 def _stranded(file: TfliteFile, index: int, alone: list[Placement]) -> Placement:

@@ -3,7 +3,7 @@
 Sources, by the names used below:
 - AX: Axis ARTPEC-7 "Supported ops", which republishes Coral's table; OLD: copies of that table from 2019.
 - AXT: Axis ARTPEC-7 "Optimization tips"; C1: Coral "TensorFlow models on the Edge TPU"; C3: Coral "Pipeline a model".
-- E#n: google-coral/edgetpu, issue n. All for compiler 16.0, the last one.
+- LC: google-coral/libcoral, CHANGES.md; E#n: google-coral/edgetpu, issue n. All for compiler 16.0, the last one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ UNIT = "edgetpu"
 SOFTMAX_ELEMENTS = 16_000
 LARGE_RESHAPE = 400_000  # bytes: 28x28x255 was mapped, 48x48x255 was not
 LARGE_RESIZE = 4 << 20  # bytes: 128x128x32 and 80x80x256 were mapped, 512x512x32 was not
+LARGE_DENSE = 100_000  # results: so many were not mapped
 LARGE_DECONVOLUTION = 1 << 20  # bytes of weights
 
 _QUANTIZE = "quantize the whole model to 8 bits, its ends included: farrier optimize with this target"
@@ -152,6 +153,13 @@ OPERATORS: dict[str, tuple[Limit[Site], ...]] = {
     "FULLY_CONNECTED": (
         _CONSTANT,
         Limit(lambda site: site.option("weights_format") != 0, "its weights are stored shuffled", "AX"),
+        Limit(
+            lambda site: (site.output_shape or (0,))[-1] >= LARGE_DENSE,
+            f"dense layers of {LARGE_DENSE:,} results and more are likely to stay on the CPU",
+            "LC: tools/split_fc, which divides such layers",
+            "divide it into several dense layers",
+            confirmed=False,
+        ),
         _several_rows(ask.not_flat, "AX: one-dimensional output"),
     ),
     "TRANSPOSE_CONV": (
