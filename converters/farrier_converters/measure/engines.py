@@ -26,6 +26,7 @@ ENGINES = {
     "executorch": "farrier_converters.measure.sessions.executorch_session:ExecuTorchSession",
     "iree": "farrier_converters.measure.sessions.iree_session:IreeSession",
     "mnn": "farrier_converters.measure.sessions.mnn_session:MnnSession",
+    "tvm": "farrier_converters.measure.sessions.tvm_session:TvmSession",
 }
 MODULES = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert"}
 INSTALL = {"onnxruntime": "pip install onnxruntime", "litert": "pip install 'farrier[tflite]'"}

@@ -34,7 +34,9 @@ TOOLS: dict[str, Tool] = {
         Tool("executorch", "ExecuTorch", "executorch", ("executorch>=1.0", "torch>=2.9", "numpy")),
         Tool("iree", "IREE", "iree", ("iree-base-compiler[onnx]>=3.9", "iree-base-runtime>=3.9", "numpy")),
         Tool("mnn", "MNN", "MNN", ("MNN>=3.2", "numpy")),
+        Tool("tvm", "TVM", "tvm", ("apache-tvm>=0.27", "onnx>=1.17", "numpy")),
         Tool("vela", "Vela", "ethosu", ("ethos-u-vela>=4.4",)),
+        Tool("xla", "JAX", "torchax", ("torchax>=0.0.13", "jax>=0.10", "torch>=2.9", "numpy")),
         Tool("coreml", "Core ML Tools", "coremltools", ("coremltools>=9.0", "torch>=2.9", "numpy")),
     )
 }
