@@ -15,6 +15,7 @@ from ..tools.process import call
 from . import Compiled
 from .exported import exported
 from .fixed import one_row
+from .onnx import stand_in
 
 TOOL = "xla"
 PLATFORM = "tpu"
@@ -43,4 +44,4 @@ class StableHloCompiler:
             }
             call(TOOL, request, folder=Path(work))
             path.write_bytes(target.read_bytes())
-        return Compiled(path, options)
+        return Compiled(path, options, runs=stand_in(model, toolchain, folder))

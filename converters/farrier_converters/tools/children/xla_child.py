@@ -13,13 +13,13 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
     Products keep float32: left alone, a TPU computes them in bfloat16.
     """
-    import jax
+    import jax  # pyright: ignore[reportMissingImports]
     import torch
 
     with _lost_overloads():
         from torchax.export import exported_program_to_jax  # pyright: ignore[reportMissingImports]
 
-    program = torch.export.load(request["source"])
+    program: Any = torch.export.load(request["source"])
     states, function = exported_program_to_jax(program)
     example = [jax.numpy.asarray(value.numpy()) for value in program.example_inputs[0]]
     with jax.default_matmul_precision("highest"):
@@ -34,18 +34,19 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _lost_overloads() -> Iterator[None]:
     """Let torchax 0.0.13 name overloads that newer versions of torch took out: it lists them, and calls none."""
-    from torch._ops import OpOverloadPacket
+    import torch
 
-    find = OpOverloadPacket.__getattr__
+    packets: Any = torch._ops.OpOverloadPacket
+    find = packets.__getattr__
 
-    def forgiving(packet: OpOverloadPacket, name: str) -> Any:
+    def forgiving(packet: Any, name: str) -> Any:
         try:
             return find(packet, name)
         except AttributeError:
             return f"{packet}.{name}"
 
-    OpOverloadPacket.__getattr__ = forgiving
+    packets.__getattr__ = forgiving
     try:
         yield
     finally:
-        OpOverloadPacket.__getattr__ = find
+        packets.__getattr__ = find
