@@ -26,9 +26,11 @@ COMPILERS: dict[str, str] = {
     "mnn": "farrier_converters.compilers.mnn:MnnCompiler",
     "openvino": "farrier_converters.compilers.openvino:OpenVinoCompiler",
     "ort": "farrier_converters.compilers.ort_format:OrtCompiler",
+    "stablehlo": "farrier_converters.compilers.stablehlo:StableHloCompiler",
     "tensorrt": "farrier_converters.compilers.tensorrt:TensorRtCompiler",
     "tflite": "farrier_converters.compilers.tflite:TfliteCompiler",
     "torch-export": "farrier_converters.compilers.torch_export:TorchExportCompiler",
+    "tvm": "farrier_converters.compilers.tvm:TvmCompiler",
     "vela": "farrier_converters.compilers.vela:VelaCompiler",
 }
 

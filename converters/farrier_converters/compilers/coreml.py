@@ -24,6 +24,7 @@ from ..tools.process import call
 from . import Compiled
 from .exported import exported
 from .fixed import names, one_row
+from .onnx import stand_in
 
 TOOL = "coreml"
 PACKAGE = "model.mlpackage"
@@ -53,7 +54,7 @@ class CoreMlCompiler:
             call(TOOL, request, folder=Path(work))
             _name_items(package / MANIFEST)
             _zip(package, path)
-        return Compiled(path, options)
+        return Compiled(path, options, runs=stand_in(model, toolchain, folder))
 
 
 def widened(model: Model) -> tuple[Model, bool]:

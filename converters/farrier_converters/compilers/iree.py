@@ -47,7 +47,8 @@ class IreeCompiler:
         with tempfile.TemporaryDirectory() as work:
             source, target = Path(work) / "model.onnx", Path(work) / "model.vmfb"
             save(from_proto(proto, model.name), source)
-            call(TOOL, {"source": str(source), "target": str(target), "options": options}, folder=Path(work))
+            request = {"source": str(source), "kind": "onnx", "target": str(target), "options": options}
+            call(TOOL, request, folder=Path(work))
             path.write_bytes(target.read_bytes())
         compiled = Compiled(path, names)
         return proven(compiled, TOOL, tools.get(TOOL).title) if given == HOST else compiled

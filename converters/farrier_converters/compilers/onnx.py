@@ -40,3 +40,14 @@ def proven(compiled: Compiled, engine: str, title: str) -> Compiled:
     except EngineFailure as error:
         compiled.path.unlink()
         raise InputError(f"{title} cannot load {compiled.path.stem}: {error}") from None
+
+
+def stand_in(model: Model, toolchain: Toolchain, folder: Path) -> Path | None:
+    """Write what ONNX Runtime runs in place of an artifact that it cannot run; None where it is no stand-in."""
+    if toolchain.stand_in != ENGINE:
+        return None
+    before = folder / "before"
+    before.mkdir()
+    path = before / f"{model.name}.onnx"
+    save(model, path)
+    return path

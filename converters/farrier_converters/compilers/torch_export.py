@@ -12,6 +12,7 @@ from ..model import Model
 from . import Compiled
 from .exported import exported
 from .fixed import one_row
+from .onnx import stand_in
 
 
 class TorchExportCompiler:
@@ -23,4 +24,4 @@ class TorchExportCompiler:
         path = folder / f"{model.name}.{toolchain.format}"
         with tempfile.TemporaryDirectory() as work:
             shutil.move(exported(fixed, Path(work)), path)
-        return Compiled(path, options)
+        return Compiled(path, options, runs=stand_in(model, toolchain, folder))

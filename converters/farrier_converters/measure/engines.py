@@ -27,6 +27,7 @@ ENGINES = {
     "iree": "farrier_converters.measure.sessions.iree_session:IreeSession",
     "mnn": "farrier_converters.measure.sessions.mnn_session:MnnSession",
     "tflite-runtime": "farrier_converters.measure.sessions.tflite_runtime_session:TfliteRuntimeSession",
+    "tvm": "farrier_converters.measure.sessions.tvm_session:TvmSession",
 }
 MODULES = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert"}
 INSTALL = {"onnxruntime": "pip install onnxruntime", "litert": "pip install 'farrier[tflite]'"}

@@ -40,7 +40,9 @@ TOOLS: dict[str, Tool] = {
             "tflite_runtime",
             ("tflite-runtime==2.14.0", "numpy>=1.26,<2"),  # for Python up to 3.11
         ),
+        Tool("tvm", "TVM", "tvm", ("apache-tvm>=0.27", "onnx>=1.17", "numpy")),
         Tool("vela", "Vela", "ethosu", ("ethos-u-vela>=4.4",)),
+        Tool("xla", "JAX", "torchax", ("torchax>=0.0.13", "jax>=0.10", "torch>=2.9", "numpy")),
         Tool("coreml", "Core ML Tools", "coremltools", ("coremltools>=9.0", "torch>=2.9", "numpy")),
     )
 }

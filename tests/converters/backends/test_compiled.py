@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+
 import numpy as np
 import pytest
 from onnx import helper
@@ -18,8 +20,10 @@ RUN_HERE = {
     "openvino": Toolchain("openvino", "onnx", "openvino", ("fp32", "int8")),
     "iree": Toolchain("iree", "vmfb", "iree", ("fp32", "int8")),
     "mnn": Toolchain("mnn", "mnn", "mnn", ("fp32",)),
+    "tvm": Toolchain("tvm", "so", "tvm", ("fp32", "int8")),
 }
 BASE = ("ort",)
+AARCH64 = b"\xb7\x00"  # the machine in an ELF file
 
 
 @pytest.fixture(params=RUN_HERE)
@@ -100,6 +104,18 @@ def test_iree_for_other_machines(parameters, marker, small, tmp_path, tool):
         assert content[start + 18 : start + 20] == marker
     else:
         assert marker in content
+
+
+def test_tvm_for_another_machine(small, tmp_path, tool):
+    """Compiled only: objects that the other machine's linker takes."""
+    tool("tvm")
+    parameters = {"triple": "aarch64-linux-gnu", "cpu": "cortex-a72"}
+    toolchain = Toolchain("tvm", "tar", "tvm", ("fp32",), parameters=parameters)
+    made = compilers.get("tvm").compile(small, toolchain, tmp_path)
+    with tarfile.open(made.path) as archive:
+        files = [archive.extractfile(entry).read(20) for entry in archive if entry.name.endswith(".o")]
+    assert files
+    assert all(content[18:20] == AARCH64 for content in files)
 
 
 def test_iree_knows_its_devices():

@@ -13,10 +13,14 @@ from farrier_contracts import targets
 from farrier_contracts.errors import InputError
 from farrier_contracts.targets import Toolchain
 from farrier_converters import compilers, passes
+from farrier_converters.compilers import iree
 from farrier_converters.compilers.coreml import SPACE, widened
 from farrier_converters.compilers.vela import compile_file
+from farrier_converters.measure import Child
+from farrier_converters.tools import process
 
 COREML = Toolchain("coreml", "mlpackage.zip", "coreml", ("fp32", "fp16"))
+STABLEHLO = Toolchain("stablehlo", "stablehlo", "stablehlo", ("fp32",))
 TINY = "mlperf_tiny/benchmark/training"
 
 
@@ -49,6 +53,20 @@ def test_half_floats_become_single_ones(small, apply, outputs, feeds):
     assert had
     assert not widened(single)[1]
     np.testing.assert_allclose(outputs(single, feeds)[0], outputs(half, feeds)[0], atol=2e-2)
+
+
+def test_stablehlo(small, feeds, tmp_path, tool, runtime_outputs):
+    """Portable: another compiler reads it, and its answers are the graph's."""
+    tool("xla")
+    made = compilers.get("stablehlo").compile(small, STABLEHLO, tmp_path)
+    assert made.path.read_bytes()[:4] == b"ML\xefR", "MLIR bytecode"
+    tool("iree")
+    target = tmp_path / "small.vmfb"
+    files = {"source": str(made.path), "target": str(target)}
+    process.call("iree", {**files, "kind": "stablehlo", "options": iree.flags(iree.HOST)}, folder=tmp_path)
+    with Child(target, "iree", options=made.options) as child:
+        found = child.run(feeds)["y"]
+    np.testing.assert_allclose(found, runtime_outputs(small, feeds)["y"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,10 @@ def test_export_computes_what_the_graph_does(small, tmp_path, feeds, runtime_out
     found = operators(made.path)
     assert found["aten.linear"] == 2, "products with stored matrices are the form that back ends match"
     assert not any("resolve" in name or "lift" in name for name in found), found
+    with zipfile.ZipFile(made.path) as archive:
+        assert not any(b"module.py" in archive.read(name) for name in archive.namelist()), (
+            "paths of this machine"
+        )
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -15,6 +15,12 @@ from .linear import linears
 from .quantizers import ZEROS, quantizers
 
 
+TRACES = (
+    "stack_trace",
+    "from_node",
+)  # where in this program a node came from: paths of this machine, and bulk
+
+
 class ExportModule(nn.Module):
     """Computes what the graph computes, without gradients; inputs in the model's order, outputs as a tuple.
 
@@ -59,6 +65,8 @@ def export(model: Model) -> torch.export.ExportedProgram:
     graph = program.graph
     graph.eliminate_dead_code()  # what was left of shapes
     for node in list(graph.nodes):
+        for key in TRACES:
+            node.meta.pop(key, None)
         if node.op == "call_function" and "dequantize" in str(node.target):
             _one_each(graph, node)
     program.graph_module.recompile()

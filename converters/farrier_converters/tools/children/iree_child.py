@@ -1,4 +1,4 @@
-"""IREE imports an ONNX file and compiles it ahead of time into one module."""
+"""IREE compiles an ONNX file, or StableHLO, ahead of time into one module."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ OPSET = 17  # older graphs are raised to it by the importer
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Compile `source` (.onnx) to `target` (.vmfb) with the given `options` of iree-compile."""
+    """Compile `source` to `target` (.vmfb) with the given `options` of iree-compile.
+
+    `kind` of the source is "onnx" or "stablehlo".
+    """
     from iree.compiler.tools.binaries import find_tool  # pyright: ignore[reportMissingImports]
 
-    source, target = request["source"], request["target"]
-    imported = str(Path(target).with_suffix(".mlir"))
-    importer = [sys.executable, "-m", "iree.compiler.tools.import_onnx"]
-    run([*importer, source, "-o", imported, "--opset-version", str(OPSET)])
-    run([find_tool("iree-compile"), "--iree-input-type=onnx", imported, "-o", target, *request["options"]])
+    source, target, kind = request["source"], request["target"], request["kind"]
+    if kind == "onnx":
+        imported = str(Path(target).with_suffix(".mlir"))
+        importer = [sys.executable, "-m", "iree.compiler.tools.import_onnx"]
+        run([*importer, source, "-o", imported, "--opset-version", str(OPSET)])
+        source = imported
+    run([find_tool("iree-compile"), f"--iree-input-type={kind}", source, "-o", target, *request["options"]])
     return {}
