@@ -39,6 +39,7 @@ class Standin:
         path = [str(self._modules), str(HERE), os.environ.get("PYTHONPATH", "")]
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
         monkeypatch.setenv("STANDIN_LOG", str(self.log))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         monkeypatch.setenv(cuda.LIBRARY_VARIABLE, self.library)
         monkeypatch.syspath_prepend(str(HERE))
         monkeypatch.syspath_prepend(str(self._modules))
@@ -337,6 +338,28 @@ def test_bindings_that_cannot_build_leave_it_to_trtexec(
     assert rest[6:] == ["--minShapes=x:1x1x8x8", "--optShapes=x:4x1x8x8", "--maxShapes=x:16x1x8x8"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "release"), [("tensorrt", "8.5.2"), ("tensorrt_lean", "8.5.2"), ("tensorrt", "10.3.0")]
+)
+def test_stored_weights_reach_every_release_in_its_form(nvidia, make_bundle, stored_model, kind, release):
+    import onnxruntime
+
+    model = stored_model(np.arange(24, dtype=np.int8).reshape(6, 4), np.float32([1, 2, 3, 4]), axis=1)
+    model = model.SerializeToString()
+    specs = [TensorSpec("x", "FP32", (2, 6))], [TensorSpec("y", "FP32", (2, 4))]
+    bundle = make_bundle(model, *specs, engine="tensorrt", options={"build": EngineBuild().to_dict()})
+    nvidia.install(kind, release)
+    if kind != "tensorrt":
+        nvidia.install_trtexec()
+    x = np.random.default_rng(2).normal(size=(2, 6)).astype(np.float32)
+    with nvidia.open(bundle) as runtime:
+        got = runtime.infer({"x": x})["y"]
+    want = onnxruntime.InferenceSession(model).run(None, {"x": x})[0]
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    [plan] = nvidia.kept.glob("*.plan")
+    assert (b"w/real" in plan.read_bytes()) == (release == "8.5.2")
+
+
 def test_the_words_of_trtexec():
     library = Library(ctypes, "tensorrt_lean")  # any module: its version is asked for alone
     recipe = EngineBuild(profiles={"a:0": ROWS, "b": ROWS}, sparse=True, dla_core=0, gpu_fallback=True)
@@ -420,6 +443,16 @@ def test_kept_engines_stay_within_their_bytes(tmp_path):
     assert plans(9).put(b"x" * 2000) == b"x" * 2000  # too large to keep, but not to use
     assert plans(9).get() is None
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1000
+
+
+def test_what_a_killed_build_left_is_swept(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    (tmp_path / f".build-{child.pid}-x").mkdir()
+    (tmp_path / f".build-{os.getppid()}-y").mkdir()
+    (tmp_path / ".build-odd").mkdir()
+    with Plans(tmp_path, Identity("g", "r", "l", "gpu"), most_bytes=1000).making() as mine:
+        assert sorted(tmp_path.iterdir()) == sorted([mine, tmp_path / f".build-{os.getppid()}-y"])
 
 
 def test_versions_are_numbers():
