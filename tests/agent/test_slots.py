@@ -250,7 +250,9 @@ def test_whatever_happens_what_was_good_serves_in_the_end(data: st.DataObject) -
         return True
 
     for _ in range(data.draw(st.integers(0, 25))):
-        what = data.draw(st.sampled_from(["want", "good", "good", "bad", "retry", "crash", "hang", "time"]))
+        what = data.draw(
+            st.sampled_from(["want", "good", "good", "bad", "retry", "build", "crash", "hang", "time"])
+        )
         now += data.draw(st.sampled_from([0.0, 0.1, 5.0, 100.0]))
         if what == "want":
             do(Want(data.draw(releases)))
@@ -258,6 +260,8 @@ def test_whatever_happens_what_was_good_serves_in_the_end(data: st.DataObject) -
             answer(what == "bad")
         elif what == "retry" and slot.fetching:
             do(FetchFailed(slot.fetching.release, "later", for_good=False))
+        elif what == "build" and slot.next:
+            do(Building(slot.next.worker, 50.0))
         elif what == "crash" and running:
             worker = data.draw(st.sampled_from(sorted(running)))
             running.pop(worker)

@@ -21,6 +21,7 @@ from farrier_agent.runtime import Runtime
 from farrier_contracts.engine_build import EngineBuild, Profile
 from farrier_contracts.errors import BundleError, FarrierError, MissingToolError
 from farrier_contracts.tensors import TensorSpec
+from farrier_contracts.wire.documents import WantedDeployment
 
 HERE = Path(__file__).parent / "nvidia"
 ROWS = Profile((1, 1, 8, 8), (4, 1, 8, 8), (16, 1, 8, 8))
@@ -52,6 +53,11 @@ class Standin:
             (self._modules / f"{old}.py").unlink(missing_ok=True)
             sys.modules.pop(old, None)
         shutil.rmtree(self._modules / "__pycache__", ignore_errors=True)
+        for old in self._modules.glob("*.dist-info"):
+            shutil.rmtree(old)
+        metadata = self._modules / f"{kind}-{release}.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {kind}\nVersion: {release}\n")
         builds = kind == "tensorrt"
         (self._modules / f"{kind}.py").write_text(
             f"import standin\nglobals().update(standin.contents(builds={builds}))\n"
@@ -310,6 +316,24 @@ def test_a_worker_serves_what_it_built(nvidia, conv_trt, start_worker):
     worker = start_worker(conv_trt())
     assert worker.event()["event"] == "building"
     assert worker.event()["event"] == "ready"
+
+
+def test_a_device_builds_what_the_fleet_wants_and_keeps_it(nvidia, world):
+    recipe = EngineBuild(profiles={"x": Profile((1, 2), (1, 2), (4, 2))})
+    world.publish("1", factor=3.0, engine="tensorrt", options={"build": recipe.to_dict()})
+    world.agent.start()
+    world.want(WantedDeployment("tripler", "scale", "1"))
+    endpoint = world.phase("tripler", "1", "live")["endpoint"]
+    assert world.ask(endpoint, "tripler", 5.0) == 15.0
+    assert "an engine is built for this device" in world.agent.log
+    kept = [path.suffix for path in (world.agent.folder / "state" / "engines").iterdir()]
+    assert sorted(kept) == [".plan", ".timing"]
+    assert "tensorrt" in world.collector.documents["birth"]["engines"]
+    assert world.agent.stop() == 0
+    nvidia.calls()
+    world.agent.start()
+    world.phase("tripler", "1", "live")
+    assert nvidia.built == 0
 
 
 @pytest.mark.parametrize(
