@@ -301,6 +301,13 @@ def test_ultraface_splits_between_dla_and_gpu(shared_data, apply):
         assert max(attribute(node, "pads")) >= 3 and "as much as its kernel is wide" in reason
     assert len(moved) < sum(node.op_type == "Conv" for node, _ in placed) / 4
     assert _counts(model, "tensorrt", XAVIER) == {"gpu": len(placements)}
+    raw = load(path)  # its batch norms are still there, and part of the convolutions
+    halves = {
+        node.op_type
+        for node, p in zip(Graph(raw).nodes, _place(raw, "tensorrt", XAVIER), strict=True)
+        if p.note is not None
+    }
+    assert not halves & {"Conv", "BatchNormalization"}
 
 
 @pytest.mark.parametrize("name", ["jetson-nano", "jetson-xavier", "jetson-orin"])
