@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -271,7 +272,7 @@ def test_a_failed_build_is_one_sentence_and_leaves_nothing(nvidia, conv_trt, fau
     assert "\n" not in str(error.value)
     assert not [path for path in nvidia.kept.iterdir() if path.suffix != ".timing"]
     nvidia.fault("")
-    nvidia.open(conv_trt(recipe)).close()
+    nvidia.open(conv_trt(replace(recipe, limit_s=600.0, memory=0))).close()
 
 
 def test_a_build_that_is_killed_leaves_no_builder(nvidia, conv_trt, start_worker, eventually):
@@ -444,9 +445,19 @@ def test_a_manifest_that_names_other_tensors_is_one_sentence(nvidia, conv_trt):
 
 
 def _renamed(bundle, inputs):
-    from dataclasses import replace
-
     return replace(bundle, manifest=replace(bundle.manifest, inputs=tuple(inputs)))
+
+
+def test_a_bundle_without_a_recipe_is_built_for_its_batches(nvidia, make_bundle, conv_net, inputs_of):
+    bundle = make_bundle(conv_net.model, conv_net.inputs, conv_net.outputs, engine="tensorrt", max_batch=8)
+    with nvidia.open(bundle) as runtime:
+        assert runtime.infer(inputs_of(1, 8))["scores"].shape == (8, 5)
+    assert ["set_shape", "x", [1, 1, 8, 8], [1, 1, 8, 8], [8, 1, 8, 8]] in nvidia.calls()
+    free = make_bundle(
+        conv_net.model, [TensorSpec("x", "FP32", (-1, 1, 8, -1))], conv_net.outputs, engine="tensorrt"
+    )
+    with pytest.raises(BundleError, match="no build recipe"):
+        nvidia.open(free)
 
 
 @pytest.mark.parametrize("document", [{"workspace": -1}, {"profiles": [1]}, {"script": "rm -rf /"}])

@@ -8,8 +8,9 @@ from typing import Dict, Mapping
 import numpy as np
 
 from farrier_contracts.bundle import Artifact, Manifest
-from farrier_contracts.engine_build import EngineBuild
+from farrier_contracts.engine_build import EngineBuild, Profile
 from farrier_contracts.errors import BundleError
+from farrier_contracts.tensors import DYNAMIC
 
 from .. import EngineSettings
 from . import library
@@ -32,7 +33,8 @@ class TensorRt:
         Raises BundleError where it cannot be built or is not what the manifest says, MissingToolError without
         TensorRT's Python bindings or CUDA.
         """
-        recipe = EngineBuild.from_dict(artifact.options.get("build", {}))
+        given = artifact.options.get("build")
+        recipe = usual(manifest, artifact) if given is None else EngineBuild.from_dict(given)
         runtime, cuda = library.find(), Cuda()
         identity = Identity(
             graph=manifest.parts[artifact.part].sha256,
@@ -70,6 +72,25 @@ class TensorRt:
     def close(self) -> None:
         """Give the GPU's memory back."""
         self._session.close()
+
+
+def usual(manifest: Manifest, artifact: Artifact) -> EngineBuild:
+    """Return the recipe for a bundle that brings none: its batch, its precision, and nothing else.
+
+    Raises BundleError where a dimension besides the batch is free.
+    """
+    profiles = {}
+    for spec in manifest.inputs:
+        if DYNAMIC in spec.shape[1:]:
+            raise BundleError(
+                f"a dimension of {spec.name!r} besides the batch is free, and the bundle has no build recipe: "
+                "make it with farrier optimize"
+            )
+        if DYNAMIC in spec.shape:
+            one, most = ((rows, *spec.shape[1:]) for rows in (1, manifest.batching.max_batch))
+            profiles[spec.name] = Profile(one, one, most)
+    precisions = {"fp16": ("fp16",), "int8": ("fp16", "int8")}
+    return EngineBuild(profiles, precisions.get(artifact.precision, ()))
 
 
 def _built(plans: Plans, job: Job, settings: EngineSettings) -> bytes:
