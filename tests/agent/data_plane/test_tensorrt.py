@@ -154,6 +154,7 @@ def test_the_calls_of_a_build(nvidia, conv_trt):
     build = calls[: [name for name, *_ in calls].index("build_serialized_network") + 1]
     assert build == [
         ["Logger", 2],
+        ["plugins", ""],
         ["create_network", 0],
         ["parse_from_file"],
         ["set_memory_pool_limit", "WORKSPACE", 1 << 25],

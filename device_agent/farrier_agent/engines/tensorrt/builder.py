@@ -48,7 +48,7 @@ def prepare(source: Path, graph: Path, version: tuple[int, ...]) -> None:
 def build(trt: Any, order: Dict[str, Any], recipe: EngineBuild) -> None:
     """Write the engine to `order["plan"]`; raises BundleError."""
     version = library.numbers(trt.__version__)
-    logger = trt.Logger(trt.Logger.WARNING)
+    logger = library.logger(trt, trt.Logger.WARNING)
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(trt, recipe, version))
     parser = trt.OnnxParser(network, logger)
