@@ -429,12 +429,20 @@ def test_a_gpu_without_memory_is_one_sentence(nvidia, conv_trt, monkeypatch):
         nvidia.open(conv_trt())
 
 
-def test_a_shape_beyond_the_recipe_is_one_sentence(nvidia, conv_trt, inputs_of):
-    bundle = conv_trt(
-        EngineBuild(profiles={"x": Profile((1, 1, 8, 8), (1, 1, 8, 8), (2, 1, 8, 8))}), max_batch=2
-    )
-    with nvidia.open(bundle) as runtime, pytest.raises(FarrierError, match="not built for the shape"):
-        runtime.infer(inputs_of(1, 3))
+def test_more_rows_than_the_recipe_has_take_several_turns(nvidia, conv_trt, conv_net, inputs_of):
+    rows = EngineBuild(profiles={"x": Profile((1, 1, 8, 8), (1, 1, 8, 8), (2, 1, 8, 8))})
+    inputs = inputs_of(1, 5)
+    with nvidia.open(conv_trt(rows, max_batch=2)) as runtime:
+        nvidia.calls()
+        got = runtime.infer(inputs)
+    assert [shape[0] for _, _, shape in nvidia.calls("set_input_shape")] == [2, 2, 1]
+    np.testing.assert_allclose(got["scores"], conv_net.direct(inputs)["scores"], rtol=1e-5)
+
+
+def test_a_shape_beyond_the_recipe_is_one_sentence(nvidia, conv_trt):
+    narrow = EngineBuild(profiles={"x": Profile((2, 1, 8, 8), (2, 1, 8, 8), (2, 1, 8, 8))})
+    with pytest.raises(FarrierError, match="not built for the shape"):
+        nvidia.open(conv_trt(narrow, max_batch=2))
 
 
 def test_a_manifest_that_names_other_tensors_is_one_sentence(nvidia, conv_trt):
