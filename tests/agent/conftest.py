@@ -157,7 +157,15 @@ LIMIT_S = 60
 LIFE = "--- life"  # a line of the log
 
 
-def scale_bundle(folder: Path, version: str, *, factor: float, golden_factor: float | None = None) -> Path:
+def scale_bundle(
+    folder: Path,
+    version: str,
+    *,
+    factor: float,
+    golden_factor: float | None = None,
+    engine: str = "onnxruntime",
+    options: dict[str, Any] | None = None,
+) -> Path:
     """y = factor * x, with a golden case that agrees unless `golden_factor` says otherwise."""
     import numpy as np
     from onnx import TensorProto, helper
@@ -181,7 +189,7 @@ def scale_bundle(folder: Path, version: str, *, factor: float, golden_factor: fl
         version=version,
         inputs=(TensorSpec("x", "FP32", (-1, 2)),),
         outputs=(TensorSpec("y", "FP32", (-1, 2)),),
-        artifacts=(Artifact("model.onnx", "onnx", "onnxruntime", "fp32", "host"),),
+        artifacts=(Artifact("model.onnx", "onnx", engine, "fp32", "host", options or {}),),
         golden=Golden("golden.npz", {"y": 1e-5}),
     )
     path = folder / f"scale-{version}.farrier"
@@ -241,7 +249,7 @@ class World:
     eventually: Callable[..., Any]
     version: int = 0
 
-    def publish(self, version: str, **how: float) -> None:
+    def publish(self, version: str, **how: Any) -> None:
         from farrier import repo
 
         repo.publish(scale_bundle(self.agent.folder, version, **how), repo=self.repo)

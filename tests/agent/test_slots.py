@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from farrier_agent.supervisor import slots
 from farrier_agent.supervisor.slots import (
     Build,
+    Building,
     Drain,
     Fetch,
     Fetched,
@@ -96,6 +97,20 @@ def test_a_slow_start_is_killed_and_refused() -> None:
     assert slots.deadline(slot) == LIMITS.start_s
     slot, actions = play(slot, Tick(), now=LIMITS.start_s)
     assert kinds(actions) == ["Kill", "Remember", "Tell:refused"]
+
+
+def test_a_worker_that_builds_an_engine_gets_its_time_once() -> None:
+    slot, _ = play(live_slot(), Want(TWO), Fetched(TWO, "d2"))
+    slot, actions = play(slot, Building(1, 600.0), Building(1, 600.0), now=10)
+    assert not actions
+    assert slots.deadline(slot) == LIMITS.start_s + 600
+    slot, actions = play(slot, Tick(), now=LIMITS.start_s + 599)
+    assert not actions and slot.live is not None
+    slot, actions = play(slot, Tick(), now=LIMITS.start_s + 600)
+    assert kinds(actions) == ["Kill", "Remember", "Tell:refused"]
+    assert "within 660 s" in slots.report(slot, endpoint="here").detail
+    other, _ = play(live_slot(), Building(0, 600.0), Building(7, 600.0))
+    assert other == live_slot()  # who serves builds nothing
 
 
 def test_a_good_build_that_cannot_start_any_more_is_fetched_again() -> None:
@@ -235,7 +250,9 @@ def test_whatever_happens_what_was_good_serves_in_the_end(data: st.DataObject) -
         return True
 
     for _ in range(data.draw(st.integers(0, 25))):
-        what = data.draw(st.sampled_from(["want", "good", "good", "bad", "retry", "crash", "hang", "time"]))
+        what = data.draw(
+            st.sampled_from(["want", "good", "good", "bad", "retry", "build", "crash", "hang", "time"])
+        )
         now += data.draw(st.sampled_from([0.0, 0.1, 5.0, 100.0]))
         if what == "want":
             do(Want(data.draw(releases)))
@@ -243,6 +260,8 @@ def test_whatever_happens_what_was_good_serves_in_the_end(data: st.DataObject) -
             answer(what == "bad")
         elif what == "retry" and slot.fetching:
             do(FetchFailed(slot.fetching.release, "later", for_good=False))
+        elif what == "build" and slot.next:
+            do(Building(slot.next.worker, 50.0))
         elif what == "crash" and running:
             worker = data.draw(st.sampled_from(sorted(running)))
             running.pop(worker)

@@ -18,9 +18,10 @@ from farrier_converters.check.predict import predict
 from farrier_converters.check.rules.tensorrt.dla import buffer_banks
 from farrier_converters.check.rules.tensorrt.importer import ADDED, table
 from farrier_converters.check.rules.tensorrt.release import Board
+from farrier_converters.check.source import Source
 from farrier_converters.graph.edit import Graph, attribute
 from farrier_converters.graph.types import infer
-from farrier_converters.model import save
+from farrier_converters.model import ModelSettings, save
 
 ORIN = {"tensorrt": "10.3", "sm": 87, "dla_cores": 2}
 XAVIER = {"tensorrt": "8.5.2", "sm": 72, "dla_cores": 2}
@@ -30,7 +31,7 @@ NEWEST = {"tensorrt": "11.4.1", "sm": 87, "dla_cores": 2}
 
 def _place(model, name, parameters):
     proto = Graph(model).build().proto
-    return rules.of_onnx(name).fitted(parameters).place(OnnxGraph(proto, infer(proto)))
+    return rules.of_onnx(name, parameters).place(OnnxGraph(proto, infer(proto)))
 
 
 @pytest.fixture(scope="module")
@@ -300,6 +301,13 @@ def test_ultraface_splits_between_dla_and_gpu(shared_data, apply):
         assert max(attribute(node, "pads")) >= 3 and "as much as its kernel is wide" in reason
     assert len(moved) < sum(node.op_type == "Conv" for node, _ in placed) / 4
     assert _counts(model, "tensorrt", XAVIER) == {"gpu": len(placements)}
+    raw = load(path)  # its batch norms are still there, and part of the convolutions
+    halves = {
+        node.op_type
+        for node, p in zip(Graph(raw).nodes, _place(raw, "tensorrt", XAVIER), strict=True)
+        if p.note is not None
+    }
+    assert not halves & {"Conv", "BatchNormalization"}
 
 
 @pytest.mark.parametrize("name", ["jetson-nano", "jetson-xavier", "jetson-orin"])
@@ -307,6 +315,6 @@ def test_check_predicts_for_the_boards(resnet20, tmp_path, name):
     path = tmp_path / "resnet20.onnx"
     save(resnet20, path)
     target = get(name)
-    found = predict(path, target, target.toolchains[0])
+    found = predict(Source(path, ModelSettings()), target, target.toolchains[0])
     assert found.accelerated.ops == 1.0
     assert any("DLA" in note for note in found.notes) == (name != "jetson-nano")

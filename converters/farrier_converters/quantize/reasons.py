@@ -35,7 +35,6 @@ _SENTENCES = (
     rules.NOT_SMOOTHED,
     rules.RESULT_FLOAT,
     rules.OPERANDS,
-    rules.NOT_MOVED,
 )
 _FIELD = re.compile(r"{(\w+)}")
 

@@ -67,7 +67,6 @@ SCALED = "it scales or transposes its operands"
 LSTM_KIND = "an LSTM with peepholes or batch-first layout has no integer kernel"
 NOT_SMOOTHED = "not smoothed: nothing before its input {name} can divide that for it alone"
 OPSET = "the graph's operator set {version} cannot be quantized here, and changing it failed: {why}"
-# Where quantizers stand on inputs (see `inputs`):
-RESULT_FLOAT = "its result is read in float somewhere, and integers would only win where {op} keeps them"
+# Where quantizers stand on inputs (see `placement.inputs`):
+RESULT_FLOAT = "its result is not read as integers alone"
 OPERANDS = "its operands differ in shape, or are no activations"
-NOT_MOVED = "a quantizer does not move through {op}"

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,6 +137,41 @@ def conv_net() -> Net:
         [TensorSpec("x", "FP32", (-1, 1, 8, 8))],
         [TensorSpec("scores", "FP32", (-1, 5)), TensorSpec("best", "INT64", (-1, 1))],
     )
+
+
+@pytest.fixture(scope="session")
+def stored_model() -> Callable[..., Any]:
+    """Build a graph of one MatMul with weights stored as INT8: `stored_model(weights, scale, axis=, zero=)`."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def make(weights, scale, *, axis=0, zero=True):
+        per_channel = scale.ndim == 1
+        attributes = {"axis": axis} if per_channel else {}
+        names = ["w", "ws", "wz"] if zero else ["w", "ws"]
+        nodes = [
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+            helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+            helper.make_node("DequantizeLinear", names, ["wd"], **attributes),
+            helper.make_node("MatMul", ["xd", "wd"], ["y"]),
+        ]
+        constants = {
+            "s": np.float32(0.05),
+            "z": np.int8(0),
+            "w": weights,
+            "ws": scale,
+            "wz": np.zeros(scale.shape, np.int8),
+        }
+        graph = helper.make_graph(
+            nodes,
+            "net",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, weights.shape[0]])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, weights.shape[1]])],
+            [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+        )
+        opset = [helper.make_opsetid("", 17)]
+        return helper.make_model(graph, opset_imports=opset, ir_version=8, producer_name="tests")
+
+    return make
 
 
 @pytest.fixture

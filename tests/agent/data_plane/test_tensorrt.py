@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from farrier_agent.runtime import Runtime
 from farrier_contracts.engine_build import EngineBuild, Profile
 from farrier_contracts.errors import BundleError, FarrierError, MissingToolError
 from farrier_contracts.tensors import TensorSpec
+from farrier_contracts.wire.documents import WantedDeployment
 
 HERE = Path(__file__).parent / "nvidia"
 ROWS = Profile((1, 1, 8, 8), (4, 1, 8, 8), (16, 1, 8, 8))
@@ -39,6 +41,7 @@ class Standin:
         path = [str(self._modules), str(HERE), os.environ.get("PYTHONPATH", "")]
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
         monkeypatch.setenv("STANDIN_LOG", str(self.log))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         monkeypatch.setenv(cuda.LIBRARY_VARIABLE, self.library)
         monkeypatch.syspath_prepend(str(HERE))
         monkeypatch.syspath_prepend(str(self._modules))
@@ -51,6 +54,11 @@ class Standin:
             (self._modules / f"{old}.py").unlink(missing_ok=True)
             sys.modules.pop(old, None)
         shutil.rmtree(self._modules / "__pycache__", ignore_errors=True)
+        for old in self._modules.glob("*.dist-info"):
+            shutil.rmtree(old)
+        metadata = self._modules / f"{kind}-{release}.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {kind}\nVersion: {release}\n")
         builds = kind == "tensorrt"
         (self._modules / f"{kind}.py").write_text(
             f"import standin\nglobals().update(standin.contents(builds={builds}))\n"
@@ -146,6 +154,7 @@ def test_the_calls_of_a_build(nvidia, conv_trt):
     build = calls[: [name for name, *_ in calls].index("build_serialized_network") + 1]
     assert build == [
         ["Logger", 2],
+        ["plugins", ""],
         ["create_network", 0],
         ["parse_from_file"],
         ["set_memory_pool_limit", "WORKSPACE", 1 << 25],
@@ -264,7 +273,7 @@ def test_a_failed_build_is_one_sentence_and_leaves_nothing(nvidia, conv_trt, fau
     assert "\n" not in str(error.value)
     assert not [path for path in nvidia.kept.iterdir() if path.suffix != ".timing"]
     nvidia.fault("")
-    nvidia.open(conv_trt(recipe)).close()
+    nvidia.open(conv_trt(replace(recipe, limit_s=600.0, memory=0))).close()
 
 
 def test_a_build_that_is_killed_leaves_no_builder(nvidia, conv_trt, start_worker, eventually):
@@ -311,6 +320,24 @@ def test_a_worker_serves_what_it_built(nvidia, conv_trt, start_worker):
     assert worker.event()["event"] == "ready"
 
 
+def test_a_device_builds_what_the_fleet_wants_and_keeps_it(nvidia, world):
+    recipe = EngineBuild(profiles={"x": Profile((1, 2), (1, 2), (4, 2))})
+    world.publish("1", factor=3.0, engine="tensorrt", options={"build": recipe.to_dict()})
+    world.agent.start()
+    world.want(WantedDeployment("tripler", "scale", "1"))
+    endpoint = world.phase("tripler", "1", "live")["endpoint"]
+    assert world.ask(endpoint, "tripler", 5.0) == 15.0
+    assert "an engine is built for this device" in world.agent.log
+    kept = [path.suffix for path in (world.agent.folder / "state" / "engines").iterdir()]
+    assert sorted(kept) == [".plan", ".timing"]
+    assert "tensorrt" in world.collector.documents["birth"]["engines"]
+    assert world.agent.stop() == 0
+    nvidia.calls()
+    world.agent.start()
+    world.phase("tripler", "1", "live")
+    assert nvidia.built == 0
+
+
 @pytest.mark.parametrize(
     ("release", "words"),
     [
@@ -335,6 +362,28 @@ def test_bindings_that_cannot_build_leave_it_to_trtexec(
     assert rest[2:5] == ["--fp16", "--int8", "--versionCompatible"]
     assert rest[5].startswith("--timingCacheFile=")
     assert rest[6:] == ["--minShapes=x:1x1x8x8", "--optShapes=x:4x1x8x8", "--maxShapes=x:16x1x8x8"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "release"), [("tensorrt", "8.5.2"), ("tensorrt_lean", "8.5.2"), ("tensorrt", "10.3.0")]
+)
+def test_stored_weights_reach_every_release_in_its_form(nvidia, make_bundle, stored_model, kind, release):
+    import onnxruntime
+
+    model = stored_model(np.arange(24, dtype=np.int8).reshape(6, 4), np.float32([1, 2, 3, 4]), axis=1)
+    model = model.SerializeToString()
+    specs = [TensorSpec("x", "FP32", (2, 6))], [TensorSpec("y", "FP32", (2, 4))]
+    bundle = make_bundle(model, *specs, engine="tensorrt", options={"build": EngineBuild().to_dict()})
+    nvidia.install(kind, release)
+    if kind != "tensorrt":
+        nvidia.install_trtexec()
+    x = np.random.default_rng(2).normal(size=(2, 6)).astype(np.float32)
+    with nvidia.open(bundle) as runtime:
+        got = runtime.infer({"x": x})["y"]
+    want = onnxruntime.InferenceSession(model).run(None, {"x": x})[0]
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    [plan] = nvidia.kept.glob("*.plan")
+    assert (b"w/real" in plan.read_bytes()) == (release == "8.5.2")
 
 
 def test_the_words_of_trtexec():
@@ -380,12 +429,20 @@ def test_a_gpu_without_memory_is_one_sentence(nvidia, conv_trt, monkeypatch):
         nvidia.open(conv_trt())
 
 
-def test_a_shape_beyond_the_recipe_is_one_sentence(nvidia, conv_trt, inputs_of):
-    bundle = conv_trt(
-        EngineBuild(profiles={"x": Profile((1, 1, 8, 8), (1, 1, 8, 8), (2, 1, 8, 8))}), max_batch=2
-    )
-    with nvidia.open(bundle) as runtime, pytest.raises(FarrierError, match="not built for the shape"):
-        runtime.infer(inputs_of(1, 3))
+def test_more_rows_than_the_recipe_has_take_several_turns(nvidia, conv_trt, conv_net, inputs_of):
+    rows = EngineBuild(profiles={"x": Profile((1, 1, 8, 8), (1, 1, 8, 8), (2, 1, 8, 8))})
+    inputs = inputs_of(1, 5)
+    with nvidia.open(conv_trt(rows, max_batch=2)) as runtime:
+        nvidia.calls()
+        got = runtime.infer(inputs)
+    assert [shape[0] for _, _, shape in nvidia.calls("set_input_shape")] == [2, 2, 1]
+    np.testing.assert_allclose(got["scores"], conv_net.direct(inputs)["scores"], rtol=1e-5)
+
+
+def test_a_shape_beyond_the_recipe_is_one_sentence(nvidia, conv_trt):
+    narrow = EngineBuild(profiles={"x": Profile((2, 1, 8, 8), (2, 1, 8, 8), (2, 1, 8, 8))})
+    with pytest.raises(FarrierError, match="not built for the shape"):
+        nvidia.open(conv_trt(narrow, max_batch=2))
 
 
 def test_a_manifest_that_names_other_tensors_is_one_sentence(nvidia, conv_trt):
@@ -397,9 +454,19 @@ def test_a_manifest_that_names_other_tensors_is_one_sentence(nvidia, conv_trt):
 
 
 def _renamed(bundle, inputs):
-    from dataclasses import replace
-
     return replace(bundle, manifest=replace(bundle.manifest, inputs=tuple(inputs)))
+
+
+def test_a_bundle_without_a_recipe_is_built_for_its_batches(nvidia, make_bundle, conv_net, inputs_of):
+    bundle = make_bundle(conv_net.model, conv_net.inputs, conv_net.outputs, engine="tensorrt", max_batch=8)
+    with nvidia.open(bundle) as runtime:
+        assert runtime.infer(inputs_of(1, 8))["scores"].shape == (8, 5)
+    assert ["set_shape", "x", [1, 1, 8, 8], [1, 1, 8, 8], [8, 1, 8, 8]] in nvidia.calls()
+    free = make_bundle(
+        conv_net.model, [TensorSpec("x", "FP32", (-1, 1, 8, -1))], conv_net.outputs, engine="tensorrt"
+    )
+    with pytest.raises(BundleError, match="no build recipe"):
+        nvidia.open(free)
 
 
 @pytest.mark.parametrize("document", [{"workspace": -1}, {"profiles": [1]}, {"script": "rm -rf /"}])
@@ -420,6 +487,16 @@ def test_kept_engines_stay_within_their_bytes(tmp_path):
     assert plans(9).put(b"x" * 2000) == b"x" * 2000  # too large to keep, but not to use
     assert plans(9).get() is None
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1000
+
+
+def test_what_a_killed_build_left_is_swept(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    (tmp_path / f".build-{child.pid}-x").mkdir()
+    (tmp_path / f".build-{os.getppid()}-y").mkdir()
+    (tmp_path / ".build-odd").mkdir()
+    with Plans(tmp_path, Identity("g", "r", "l", "gpu"), most_bytes=1000).making() as mine:
+        assert sorted(tmp_path.iterdir()) == sorted([mine, tmp_path / f".build-{os.getppid()}-y"])
 
 
 def test_versions_are_numbers():

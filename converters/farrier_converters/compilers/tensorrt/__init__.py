@@ -13,7 +13,7 @@ from .. import Compiled
 from ..onnx import ENGINE, TITLE, proven
 from .halves import halved
 from .lower import lowered
-from .recipe import build_of, quantized, stores_weights, strongly_typed
+from .recipe import build_of, quantized, strongly_typed
 
 __all__ = ["TensorRtCompiler"]
 
@@ -32,7 +32,7 @@ class TensorRtCompiler:
         if reason is not None:
             raise InputError(f"TensorRT builds no engine of {model.name}: {reason}")
         recipe = build_of(model, toolchain)
-        made = lowered(model, stored_weights=stores_weights(toolchain))
+        made = lowered(model)
         if strongly_typed(toolchain) and quantized(model):
             made = halved(made)
         compiled = Compiled(folder / f"{model.name}.{toolchain.format}", {"build": recipe.to_dict()})

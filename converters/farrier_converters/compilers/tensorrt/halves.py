@@ -24,10 +24,7 @@ LEAST = float(np.finfo(np.float16).smallest_normal)
 
 
 def halved(model: Model) -> Model:
-    """Return a quantized graph whose float operators compute in float16; inputs and outputs keep their types.
-
-    Its weights are stored as int8 (see `lower`).
-    """
+    """Return a quantized graph whose float operators compute in float16; inputs and outputs keep their types."""
     raised = upgrade(model, OPSET, newest=NEWEST)
     graph = Graph(run(raised, Fp16Options(), Context()))
     for node in [n for n in graph.nodes if standard(n, "DequantizeLinear")]:

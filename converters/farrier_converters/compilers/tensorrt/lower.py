@@ -1,10 +1,9 @@
 """Write quantized graphs as TensorRT's importer reads them, with the same integers and scales.
 
 Biases are plain float32: it takes no 32-bit integers ("only activation types allowed as input to this layer":
-onnx/onnx-tensorrt issue 850, microsoft/onnxruntime issue 14229). Weights may be stored as int8 from release 10 on (its
-documentation of operators, Constant and Dequantize); before, they are float32 behind a quantizer of their own, which
-the builder computes once ("invalid weights type of Int8": megvii-research/Sparsebit issue 16). Only signed integers
-with a zero point of 0 are read: NVIDIA, "Quantization Schemes".
+onnx/onnx-tensorrt issue 850, microsoft/onnxruntime issue 14229). Weights stay int8, as releases from 10 on take them
+(its documentation of operators, Constant and Dequantize); for older ones the agent puts a quantizer before them. Only
+signed integers with a zero point of 0 are read: NVIDIA, "Quantization Schemes".
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from ...model import Model
 PLUMBING = ("QuantizeLinear", "DequantizeLinear")
 
 
-def lowered(model: Model, *, stored_weights: bool) -> Model:
+def lowered(model: Model) -> Model:
     """Return a graph that computes the same; one without quantizers comes back as it is.
 
-    With `stored_weights`, weights stay int8. Raises InputError for what TensorRT cannot read.
+    Raises InputError for what TensorRT cannot read.
     """
     if not any(standard(node, *PLUMBING) for node in model.proto.graph.node):
         return model
@@ -36,8 +35,8 @@ def lowered(model: Model, *, stored_weights: bool) -> Model:
             continue
         if stored.dtype == np.int32:
             _replace_by_constant(graph, node, _real(graph, node, stored))
-        elif not stored_weights:
-            _quantize_in_graph(graph, node, _real(graph, node, stored))
+        else:
+            _state_zero(graph, node, stored)
     return graph.build()
 
 
@@ -66,7 +65,7 @@ def _check(graph: Graph, node: onnx.NodeProto) -> None:
 
 
 def _real(graph: Graph, node: onnx.NodeProto, stored: np.ndarray) -> np.ndarray:
-    """Return what stored integers stand for, float32; quantized again they are the same integers."""
+    """Return what stored integers stand for, float32."""
     scale = loaded(graph, node.input[1])
     assert scale is not None
     if scale.size > 1:
@@ -82,14 +81,10 @@ def _replace_by_constant(graph: Graph, node: onnx.NodeProto, value: np.ndarray) 
     graph.remove([node])
 
 
-def _quantize_in_graph(graph: Graph, node: onnx.NodeProto, value: np.ndarray) -> None:
+def _state_zero(graph: Graph, node: onnx.NodeProto, stored: np.ndarray) -> None:
+    """Give weights their zero point, where it was left out for being 0: the agent's quantizer has the same."""
     scale = loaded(graph, node.input[1])
     assert scale is not None
-    zero = graph.add_constant(f"{node.output[0]}_zero", np.zeros(scale.shape, np.int8))
-    scales = graph.add_constant(f"{node.output[0]}_scale", scale)
-    weights = graph.add_constant(f"{node.output[0]}_float", value)
-    integers = graph.fresh(f"{node.output[0]}_integers")
-    attributes = {"axis": attribute(node, "axis", 1)} if scale.size > 1 else {}
-    graph.add_node("QuantizeLinear", [weights, scales, zero], integers, **attributes)
-    del node.input[:]
-    node.input.extend([integers, scales, zero])
+    zero = graph.add_constant(f"{node.output[0]}_zero", np.zeros(scale.shape, stored.dtype))
+    del node.input[2:]
+    node.input.append(zero)

@@ -15,7 +15,6 @@ from .sparsity import sparse_layers
 
 MOST_ROWS = 16  # of a batch, where the model leaves that free
 TYPED_FROM = (11,)  # releases without precision flags: what the graph says is what is computed
-STORED_FROM = (10,)  # releases whose importer takes weights that are stored as int8
 AMPERE = 80  # the first compute capability with kernels for sparse weights
 QUANTIZED_DLA = (11, 4)  # the first release whose DLA takes quantizers
 
@@ -77,11 +76,6 @@ def quantized(model: Model) -> bool:
 def strongly_typed(toolchain: Toolchain) -> bool:
     """Say whether the toolchain's release computes in the graph's own types."""
     return release(toolchain) >= TYPED_FROM
-
-
-def stores_weights(toolchain: Toolchain) -> bool:
-    """Say whether the toolchain's release takes weights that are stored as integers."""
-    return release(toolchain) >= STORED_FROM
 
 
 def release(toolchain: Toolchain) -> tuple[int, ...]:

@@ -191,6 +191,6 @@ class _Planner:
             return self._linear_obstacle(node) or rules.NO_KERNEL.format(op=node.op_type)
         if standard(node, "Add", *AVERAGES, *ACTIVATIONS) or self._moves(node):
             if id(node) not in self.ending:
-                return rules.RESULT_FLOAT.format(op=node.op_type)
+                return rules.RESULT_FLOAT
             return rules.OPERANDS if standard(node, "Add") else rules.NO_KERNEL.format(op=node.op_type)
         return rules.NO_KERNEL.format(op=node.op_type)

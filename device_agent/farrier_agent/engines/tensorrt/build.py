@@ -25,7 +25,7 @@ POLL_S = 0.05
 REASON_MAX = 300  # characters of a builder's last words
 TIMING_MAX_BYTES = 64 << 20
 LOG_MAX_BYTES = 64 << 20
-PLAN_FILE, TIMING_FILE, LOG_FILE = "engine.plan", "kernels.timing", "log"
+GRAPH_FILE, PLAN_FILE, TIMING_FILE, LOG_FILE = "graph.onnx", "engine.plan", "kernels.timing", "log"
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,22 @@ def build(job: Job, scratch: Path, timing: Optional[Path]) -> bytes:
 
 def _command(job: Job, scratch: Path) -> list[str]:
     """Return the command, tied to this process: a worker that is killed leaves no builder behind."""
-    plan, timing = scratch / PLAN_FILE, scratch / TIMING_FILE
-    tether = [sys.executable, "-m", "farrier_agent.tether", str(os.getpid()), MODULE]
+    graph, plan, timing = (scratch / name for name in (GRAPH_FILE, PLAN_FILE, TIMING_FILE))
     kept = timing if job.recipe.timing_cache else None
+    program = []
     if not job.library.builds:
-        own = trtexec.arguments(job.graph, plan, kept, job.recipe, job.library)
-        return [*tether, "--run", library.trtexec(), *own]
+        own = trtexec.arguments(graph, plan, kept, job.recipe, job.library)
+        program = [library.trtexec(), *own]
     order = {
-        "graph": str(job.graph),
+        "source": str(job.graph),
+        "graph": str(graph),
         "plan": str(plan),
         "timing": str(kept) if kept else None,
         "recipe": job.recipe.to_dict(),
+        "release": job.library.version,
+        "program": program,
     }
+    tether = [sys.executable, "-m", "farrier_agent.tether", str(os.getpid()), MODULE]
     return [*tether, json.dumps(order)]
 
 

@@ -1,7 +1,9 @@
-"""The process that builds: `builder ORDER` through TensorRT's Python API, or `builder --run PROGRAM ARGUMENTS...`.
+"""The process that builds: `builder ORDER`, through TensorRT's Python API or as another program.
 
-An order is a JSON object: the paths `graph`, `plan` and `timing` (or null), and the `recipe`. Exit code 0 when the plan
-is written. Source: NVIDIA, "TensorRT Python API", Builder, BuilderConfig and OnnxParser, releases 8.0 to 11.
+An order is a JSON object: the bundle's graph `source`, the paths `graph` (to be written as the `release` wants it),
+`plan` and `timing` (or null), the `recipe`, and `program`: the command to become, empty for the Python API. Exit code 0
+when the plan is written. Source: NVIDIA, "TensorRT Python API", Builder, BuilderConfig and OnnxParser, releases 8.0 to
+11.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any, Dict
 from farrier_contracts.engine_build import EngineBuild
 from farrier_contracts.errors import BundleError, FarrierError
 
-from . import library
+from . import library, weights
 
 EXPLICIT_BATCH_UNTIL = (10,)  # from here on every network has one
 STRONG_TYPES_ALONE = (11,)
@@ -23,10 +25,11 @@ STRONG_TYPES_ALONE = (11,)
 
 def main() -> int:
     """Build and return the exit code; the last line on stderr says what went wrong."""
-    if sys.argv[1] == "--run":
-        os.execv(sys.argv[2], sys.argv[2:])
     order = json.loads(sys.argv[1])
     try:
+        prepare(Path(order["source"]), Path(order["graph"]), library.numbers(order["release"]))
+        if order["program"]:
+            os.execv(order["program"][0], order["program"])
         build(library.find().module, order, EngineBuild.from_dict(order["recipe"]))
     except FarrierError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -34,10 +37,18 @@ def main() -> int:
     return 0
 
 
+def prepare(source: Path, graph: Path, version: tuple[int, ...]) -> None:
+    """Put the graph where the builder reads it, with weights as its release takes them; raises BundleError."""
+    if version >= weights.STORED_FROM:
+        graph.symlink_to(source.absolute())
+    else:
+        graph.write_bytes(weights.as_floats(source.read_bytes()))
+
+
 def build(trt: Any, order: Dict[str, Any], recipe: EngineBuild) -> None:
     """Write the engine to `order["plan"]`; raises BundleError."""
     version = library.numbers(trt.__version__)
-    logger = trt.Logger(trt.Logger.WARNING)
+    logger = library.logger(trt, trt.Logger.WARNING)
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(trt, recipe, version))
     parser = trt.OnnxParser(network, logger)

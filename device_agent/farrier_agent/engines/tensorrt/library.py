@@ -8,7 +8,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Tuple
+from typing import Any, Tuple
 
 from farrier_contracts.errors import MissingToolError
 
@@ -45,6 +45,14 @@ def find() -> Library:
         "this bundle needs TensorRT's Python bindings: sudo apt-get install python3-libnvinfer "
         f"(they have to be for Python {sys.version_info[0]}.{sys.version_info[1]})"
     )
+
+
+def logger(trt: Any, level: Any) -> Any:
+    """Return a logger of the library's own, with its plugins registered: the importer makes some operators of them."""
+    made = trt.Logger(level)
+    if hasattr(trt, "init_libnvinfer_plugins"):
+        trt.init_libnvinfer_plugins(made, "")
+    return made
 
 
 def trtexec() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from typing import Iterator, Optional
 
 from farrier_contracts.files import write_atomically
 
-PLAN, TIMING = ".plan", ".timing"
+PLAN, TIMING, SCRATCH = ".plan", ".timing", ".build-"
 DIGEST_BYTES = 32
 
 
@@ -87,7 +88,8 @@ class Plans:
         """Lend a folder for the time of a build."""
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(prefix=".build-", dir=self._folder)
+            _sweep(self._folder)
+        folder = tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-", dir=self._folder)
         try:
             yield Path(folder)
         finally:
@@ -110,6 +112,18 @@ class Plans:
             if room < 0:
                 with suppress(OSError):
                     path.unlink()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the builds of processes that were killed."""
+    for left in folder.glob(f"{SCRATCH}*"):
+        owner = left.name[len(SCRATCH) :].partition("-")[0]
+        try:
+            os.kill(int(owner), 0)
+        except (ProcessLookupError, ValueError, OverflowError):
+            shutil.rmtree(left, ignore_errors=True)
+        except PermissionError:  # it lives, as another user
+            continue
 
 
 def _digest(document: object) -> str:

@@ -16,6 +16,7 @@ from farrier_contracts.errors import BundleError
 from farrier_contracts.tensors import DYNAMIC, NUMPY_NAMES, TensorSpec
 
 from .cuda import Cuda
+from .library import logger
 
 AGAIN = "build the bundle again"
 Shape = Tuple[int, ...]
@@ -54,7 +55,7 @@ class Session:
     def __init__(self, trt: Any, cuda: Cuda, plan: bytes) -> None:
         """Load the engine; raises UnreadablePlanError."""
         self._cuda = cuda
-        self._logger = trt.Logger(trt.Logger.ERROR)  # the library keeps a reference, not a copy
+        self._logger = logger(trt, trt.Logger.ERROR)  # the library keeps a reference, not a copy
         self._runtime = trt.Runtime(self._logger)
         engine = self._runtime.deserialize_cuda_engine(plan)
         context = None if engine is None else engine.create_execution_context()

@@ -29,6 +29,7 @@ PROFILE_TIE = 0.95  # a larger batch must give this share of a smaller one's tim
 
 # The first ONNX Runtime that reads an opset or a file format version (ONNX Runtime documentation, "Compatibility").
 OLDEST_RUNTIME = (1, 11)
+RUNTIME = "onnxruntime"
 RUNTIME_OF_OPSET = {17: (1, 12), 18: (1, 14), 19: (1, 15), 20: (1, 17), 21: (1, 18), 22: (1, 20), 23: (1, 22)}
 RUNTIME_OF_IR = {10: (1, 18), 11: (1, 22), 12: (1, 23), 13: (1, 24)}
 
@@ -113,7 +114,7 @@ def write(
         ),
         compatibility=bundle.Compatibility(
             arch=() if target.arch == "any" else (target.arch,),
-            engines={toolchain.engine: oldest_runtime(built)} if toolchain.format == "onnx" else {},
+            engines={RUNTIME: oldest_runtime(built)} if toolchain.engine == RUNTIME else {},
             memory_bytes=peak_memory_bytes,
             accelerators=target.accelerators,
         ),

@@ -322,6 +322,7 @@ def contents(*, builds=True):
         "nptype": np.dtype,
     }
     if builds:
+        found["init_libnvinfer_plugins"] = lambda logger, namespace: record("plugins", namespace)
         found |= {
             "Builder": Builder,
             "OnnxParser": OnnxParser,
