@@ -201,6 +201,13 @@ CASES = {
             node("Div", ["p", "6"], ["y"]),
         ], ROWS, {"3": _f(3), "0": _f(0), "6": _f(6)}, 17, ["HardSigmoid", "Mul"],
     ),
+    "hard swish before a convolution": (
+        "hard sigmoid from its formula",
+        [
+            node("Add", ["x", "3"], ["a"]), node("Clip", ["a", "0", "6"], ["c"]), node("Mul", ["x", "c"], ["p"]),
+            node("Div", ["p", "6"], ["q"]), node("Conv", ["q", "w"], ["y"]),
+        ], PICTURE, {"3": _f(3), "0": _f(0), "6": _f(6), "w": _noise(2, 4, 1, 1)}, 17, ["HardSigmoid", "Mul", "Conv"],
+    ),
     "hard sigmoid": (
         "hard sigmoid from its formula",
         [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import onnx
 
-from ..graph.edit import Graph, replace
+from ..graph.edit import Graph
 from ..model import STANDARD_DOMAINS
 from .gain import gain
 from .proof import UnprovenError, prove
@@ -78,17 +78,12 @@ def _results(site: Site, found: Rewrite) -> list[str]:
 
 
 def _carry_out(graph: Graph, found: Rewrite) -> None:
-    gone = {id(node) for node in found.old}
-    last = max(position for position, node in enumerate(graph.nodes) if id(node) in gone)
-    before = [node for node in graph.nodes[:last] if id(node) not in gone]
-    graph.nodes = [*before, *found.new, *graph.nodes[last + 1 :]]
-    graph.index()
+    graph.swap(found.old, found.new)
     for result, source in found.aliases.items():
         if graph.kept(result):
-            _rename(graph, source, result)
+            graph.rename(source, result)
         else:
-            graph.rename_reads(result, source)
-        graph.index()
+            graph.redirect(result, source)
 
 
 def can_alias(graph: Graph, result: str, source: str) -> bool:
@@ -96,8 +91,3 @@ def can_alias(graph: Graph, result: str, source: str) -> bool:
     if not graph.kept(result):
         return True
     return source in graph.producer and not graph.kept(source) and result not in graph.captured
-
-
-def _rename(graph: Graph, old: str, new: str) -> None:
-    replace(graph.producer[old].output, old, new)
-    graph.rename_reads(old, new)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..record import Rule
 from .activations import ACTIVATION_RULES, GELU
 from .duplicates import DUPLICATES
-from .layers import LAYER_RULES
+from .layers import FACTOR_RULES, LAYER_RULES
 from .moves import MOVES
 from .norms import NORMS
 from .nothing import NOTHING
@@ -26,6 +26,7 @@ FUSING: tuple[Rule, ...] = (
     *WINDOW_RULES,
     *LAYER_RULES,
     *ACTIVATION_RULES,
+    *FACTOR_RULES,
     SCALARS,
     *THROUGH,
     NOTHING,
