@@ -86,6 +86,11 @@ class Site:
         shape = self.shape(name)
         return None if shape is None else len(shape)
 
+    def order(self, transpose: onnx.NodeProto) -> list[int]:
+        """Return a Transpose's order of axes, which is backwards where it names none; empty where it is not known."""
+        given = attribute(transpose, "perm")
+        return list(given) if given is not None else list(range(self.rank(transpose.input[0]) or 0))[::-1]
+
     def floats(self, name: str) -> bool:
         """Say whether a tensor is of float32."""
         kind = self.types.get(name)
