@@ -17,15 +17,19 @@ from .site import Site
 MAX_ROUNDS = 8  # each sees the types of what the one before made; real graphs take two or three
 
 
-def rewrite(graph: Graph, rules: Sequence[Rule]) -> Log:
-    """Apply `rules` in their order, over and over until none fits, in place; return what was done and what was not."""
+def rewrite(graph: Graph, rules: Sequence[Rule], *, newest: int = 0) -> Log:
+    """Apply `rules` in their order, over and over until none fits, in place; return what was done and what was not.
+
+    No operator is brought in that is newer than the operator set `newest` (0: than the graph's own).
+    """
+    newest = min(newest or graph.opset, graph.opset)
     log = Log()
     for _ in range(MAX_ROUNDS):
         done = len(log.applications)
         log.refusals.clear()  # what has no known shape in one round may have one in the next
         graph.nodes = graph.ordered()
         graph.index()
-        site = Site(graph)
+        site = Site(graph, newest=newest)
         for rule in rules:
             _everywhere(site, rule, log)
         if len(log.applications) == done:
@@ -33,9 +37,9 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> Log:
     return log
 
 
-def would_apply(graph: Graph, rules: Sequence[Rule], *, opset: int) -> bool:
-    """Say whether any of these rules would fit if the graph were of another operator set."""
-    site = Site(graph, opset=opset)
+def would_apply(graph: Graph, rules: Sequence[Rule], *, newest: int) -> bool:
+    """Say whether any of these rules would fit if operators up to this operator set could be brought in."""
+    site = Site(graph, newest=newest)
     return any(rule.find(site, node) for rule in rules for node in graph.nodes if _concerns(rule, node))
 
 
