@@ -400,3 +400,11 @@ def test_a_graph_is_raised_for_a_rule_where_that_is_allowed(make_model, apply, o
     assert only.proto.opset_import[0].version == 17
     feeds = {"x": _noise(2, 5, 8)}
     assert run.same(outputs(raised, feeds), outputs(model, feeds), tolerance=1e-5)
+
+
+def test_a_graph_is_not_raised_for_what_its_own_operators_can_do(make_model, apply):
+    _, nodes, inputs, constants, _, left = CASES["instance norm"]
+    model = make_model(nodes, inputs, ["y"], constants=constants, opset=13)
+    fused = apply(model, "clean", ("fuse", {"newest": 20}))
+    assert [n.op_type for n in fused.proto.graph.node] == left
+    assert fused.proto.opset_import[0].version == 13

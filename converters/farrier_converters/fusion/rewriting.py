@@ -38,9 +38,13 @@ def rewrite(graph: Graph, rules: Sequence[Rule], *, newest: int = 0) -> Log:
 
 
 def would_apply(graph: Graph, rules: Sequence[Rule], *, newest: int) -> bool:
-    """Say whether any of these rules would fit if operators up to this operator set could be brought in."""
-    site = Site(graph, newest=newest)
-    return any(rule.find(site, node) for rule in rules for node in graph.nodes if _concerns(rule, node))
+    """Say whether any of these rules would do more if operators up to this operator set could be brought in."""
+    sites = Site(graph), Site(graph, newest=newest)
+    for rule, node in ((rule, node) for rule in rules for node in graph.nodes if _concerns(rule, node)):
+        now, then = ([n.op_type for n in found.new] if (found := rule.find(s, node)) else [] for s in sites)
+        if now != then:
+            return True
+    return False
 
 
 def _everywhere(site: Site, rule: Rule, log: Log) -> None:
