@@ -227,3 +227,26 @@ def test_any_graph_stays_equal_and_never_grows(made, make_model, apply, outputs)
     assert len(fused.proto.graph.node) <= len(nodes)
     again = apply(fused, "clean", "fuse")
     assert _ops(again) == _ops(fused)
+
+
+@settings(max_examples=60, deadline=None)
+@given(made=_graphs(), data=st.data())
+def test_an_index_that_is_kept_is_the_one_that_is_found(made, data, make_model):
+    nodes, constants, results = made
+    if not nodes:
+        return
+    graph = Graph(make_model(nodes, {"x": ["N", 3, 4, 5]}, dict.fromkeys(results), constants=constants))
+    for step in range(4):
+        chosen = data.draw(st.sampled_from(graph.nodes))
+        result = chosen.output[0]
+        kind = data.draw(st.sampled_from(["swap", "redirect", "rename"]))
+        if kind == "swap":
+            graph.swap([chosen], [node("Abs", chosen.input[:1], chosen.output[:1], name=f"new{step}")])
+        elif kind == "redirect":
+            graph.redirect(result, data.draw(st.sampled_from(["x", *graph.producer])))
+        elif not graph.kept(result):
+            graph.rename(result, f"{result}_{step}")
+    kept = (graph.producer, {name: {id(n) for n in found} for name, found in graph.readers.items() if found})
+    graph.index()
+    assert kept[0] == graph.producer
+    assert kept[1] == {name: {id(n) for n in found} for name, found in graph.readers.items()}

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from farrier_contracts import targets
 from farrier_converters import passes
 from farrier_converters.fusion import Log
 from farrier_converters.graph import run
+from farrier_converters.search import plan
 
 
 def _noise(*shape, seed=0):
@@ -195,11 +197,30 @@ CASES = {
         [node("Mul", ["x", "a"], ["p"]), node("Max", ["x", "p"], ["y"])], ROWS, {"a": _f(0.1)}, 17, ["LeakyRelu"],
     ),
     "hard swish": (
-        "hard sigmoid from its formula",
+        "hard swish from its formula",
         [
             node("Add", ["x", "3"], ["a"]), node("Clip", ["a", "0", "6"], ["c"]), node("Mul", ["x", "c"], ["p"]),
             node("Div", ["p", "6"], ["y"]),
-        ], ROWS, {"3": _f(3), "0": _f(0), "6": _f(6)}, 17, ["HardSigmoid", "Mul"],
+        ], ROWS, {"3": _f(3), "0": _f(0), "6": _f(6)}, 17, ["HardSwish"],
+    ),
+    "hard swish in an old operator set": (
+        "hard swish from its formula",
+        [
+            node("Add", ["x", "3"], ["a"]), node("Clip", ["a", "0", "6"], ["c"]), node("Mul", ["x", "c"], ["p"]),
+            node("Div", ["p", "6"], ["y"]),
+        ], ROWS, {"3": _f(3), "0": _f(0), "6": _f(6)}, 13, ["HardSigmoid", "Mul"],
+    ),
+    "hard swish from its gate": (
+        "hard swish from its gate",
+        [node("HardSigmoid", ["x"], ["g"], alpha=1 / 6, beta=0.5), node("Mul", ["g", "x"], ["y"])], ROWS, {}, 14,
+        ["HardSwish"],
+    ),
+    "hard swish before a convolution": (
+        "hard swish from its formula",
+        [
+            node("Add", ["x", "3"], ["a"]), node("Clip", ["a", "0", "6"], ["c"]), node("Mul", ["x", "c"], ["p"]),
+            node("Div", ["p", "6"], ["q"]), node("Conv", ["q", "w"], ["y"]),
+        ], PICTURE, {"3": _f(3), "0": _f(0), "6": _f(6), "w": _noise(2, 4, 1, 1)}, 17, ["HardSwish", "Conv"],
     ),
     "hard sigmoid": (
         "hard sigmoid from its formula",
@@ -356,6 +377,15 @@ def test_what_only_looks_like_it(make_model, apply, outputs, name):
     assert run.same(outputs(fused, feeds), outputs(model, feeds), tolerance=1e-5)
 
 
+def test_operators_that_are_too_new_for_what_runs_them_are_not_made(make_model, apply, outputs):
+    model = make_model(LAYER_NORM, SEQUENCE, ["y"], constants=LAYER_NORM_CONSTANTS, opset=17)
+    fused = apply(model, "clean", ("fuse", {"newest": 13}))
+    assert "LayerNormalization" not in {n.op_type for n in fused.proto.graph.node}
+    assert fused.proto.opset_import[0].version == 17
+    steps = {step.name: step.options for step in plan(targets.get("jetson-orin"), ["fp16"])[0].steps}
+    assert steps["fuse"] == {"newest": 13}
+
+
 @pytest.mark.parametrize("opset", [11, 13, 16])
 def test_a_graph_is_raised_for_a_rule_where_that_is_allowed(make_model, apply, outputs, opset):
     gelu = [n for n in _without(CASES["gelu with erf"][1], x="y0")]
@@ -370,3 +400,11 @@ def test_a_graph_is_raised_for_a_rule_where_that_is_allowed(make_model, apply, o
     assert only.proto.opset_import[0].version == 17
     feeds = {"x": _noise(2, 5, 8)}
     assert run.same(outputs(raised, feeds), outputs(model, feeds), tolerance=1e-5)
+
+
+def test_a_graph_is_not_raised_for_what_its_own_operators_can_do(make_model, apply):
+    _, nodes, inputs, constants, _, left = CASES["instance norm"]
+    model = make_model(nodes, inputs, ["y"], constants=constants, opset=13)
+    fused = apply(model, "clean", ("fuse", {"newest": 20}))
+    assert [n.op_type for n in fused.proto.graph.node] == left
+    assert fused.proto.opset_import[0].version == 13

@@ -205,3 +205,9 @@ def test_files_that_are_no_programs(saved, tmp_path):
         archive.writestr("words/data/aotinductor/model.so", b"")
     with pytest.raises(InputError, match="no part of a plain exported program"):
         vetted(path, max_bytes=LIMIT)
+
+
+def test_what_torch_itself_refuses_is_one_sentence(saved, tmp_path):
+    path = _changed(saved, tmp_path / "newer.pt2", _edited("models/", b'"major": ', b'"major": 99'))
+    with pytest.raises(InputError, match=r"torch, reading .*newer\.pt2, refused it"):
+        load(path)

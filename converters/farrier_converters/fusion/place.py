@@ -49,7 +49,7 @@ def _sizes(site: Site, rewrite: Rewrite) -> tuple[onnx.NodeProto, ...]:
             continue
         found[id(maker)] = maker
         names += maker.input
-    return tuple(node for node in site.graph.nodes if id(node) in found)
+    return tuple(node for node in site.graph.nodes if id(node) in found) if found else ()
 
 
 def both(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import onnx
 
-from ..graph.edit import Graph, replace
+from ..graph.edit import Graph
 from ..model import STANDARD_DOMAINS
 from .gain import gain
 from .proof import UnprovenError, prove
@@ -17,15 +17,19 @@ from .site import Site
 MAX_ROUNDS = 8  # each sees the types of what the one before made; real graphs take two or three
 
 
-def rewrite(graph: Graph, rules: Sequence[Rule]) -> Log:
-    """Apply `rules` in their order, over and over until none fits, in place; return what was done and what was not."""
+def rewrite(graph: Graph, rules: Sequence[Rule], *, newest: int = 0) -> Log:
+    """Apply `rules` in their order, over and over until none fits, in place; return what was done and what was not.
+
+    No operator is brought in that is newer than the operator set `newest` (0: than the graph's own).
+    """
+    newest = min(newest or graph.opset, graph.opset)
     log = Log()
     for _ in range(MAX_ROUNDS):
         done = len(log.applications)
         log.refusals.clear()  # what has no known shape in one round may have one in the next
         graph.nodes = graph.ordered()
         graph.index()
-        site = Site(graph)
+        site = Site(graph, newest=newest)
         for rule in rules:
             _everywhere(site, rule, log)
         if len(log.applications) == done:
@@ -33,10 +37,14 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> Log:
     return log
 
 
-def would_apply(graph: Graph, rules: Sequence[Rule], *, opset: int) -> bool:
-    """Say whether any of these rules would fit if the graph were of another operator set."""
-    site = Site(graph, opset=opset)
-    return any(rule.find(site, node) for rule in rules for node in graph.nodes if _concerns(rule, node))
+def would_apply(graph: Graph, rules: Sequence[Rule], *, newest: int) -> bool:
+    """Say whether any of these rules would do more if operators up to this operator set could be brought in."""
+    sites = Site(graph), Site(graph, newest=newest)
+    for rule, node in ((rule, node) for rule in rules for node in graph.nodes if _concerns(rule, node)):
+        now, then = ([n.op_type for n in found.new] if (found := rule.find(s, node)) else [] for s in sites)
+        if now != then:
+            return True
+    return False
 
 
 def _everywhere(site: Site, rule: Rule, log: Log) -> None:
@@ -78,17 +86,12 @@ def _results(site: Site, found: Rewrite) -> list[str]:
 
 
 def _carry_out(graph: Graph, found: Rewrite) -> None:
-    gone = {id(node) for node in found.old}
-    last = max(position for position, node in enumerate(graph.nodes) if id(node) in gone)
-    before = [node for node in graph.nodes[:last] if id(node) not in gone]
-    graph.nodes = [*before, *found.new, *graph.nodes[last + 1 :]]
-    graph.index()
+    graph.swap(found.old, found.new)
     for result, source in found.aliases.items():
         if graph.kept(result):
-            _rename(graph, source, result)
+            graph.rename(source, result)
         else:
-            graph.rename_reads(result, source)
-        graph.index()
+            graph.redirect(result, source)
 
 
 def can_alias(graph: Graph, result: str, source: str) -> bool:
@@ -96,8 +99,3 @@ def can_alias(graph: Graph, result: str, source: str) -> bool:
     if not graph.kept(result):
         return True
     return source in graph.producer and not graph.kept(source) and result not in graph.captured
-
-
-def _rename(graph: Graph, old: str, new: str) -> None:
-    replace(graph.producer[old].output, old, new)
-    graph.rename_reads(old, new)

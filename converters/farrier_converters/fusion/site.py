@@ -14,13 +14,16 @@ from ..graph.types import FLOAT, TensorType, infer
 
 
 class Site:
-    """An open graph with the types of its tensors as they were when it was opened."""
+    """An open graph with the types of its tensors as they were when it was opened.
 
-    def __init__(self, graph: Graph, *, opset: int | None = None) -> None:
+    `newest` is the operator set up to which rules may bring operators in: the graph's own, or an older one where what
+    will run the graph knows no newer.
+    """
+
+    def __init__(self, graph: Graph, *, newest: int = 0) -> None:
         self.graph = graph
-        self.opset = (
-            opset or graph.opset
-        )  # of the standard domain; another one than the graph's to ask "what if"
+        self.opset = graph.opset
+        self.newest = newest or graph.opset
         self.types: dict[str, TensorType] = infer(graph.without_weights())
 
     def maker(self, name: str, *ops: str) -> onnx.NodeProto | None:
@@ -85,6 +88,11 @@ class Site:
         """Return the number of a tensor's dimensions."""
         shape = self.shape(name)
         return None if shape is None else len(shape)
+
+    def order(self, transpose: onnx.NodeProto) -> list[int]:
+        """Return a Transpose's order of axes, which is backwards where it names none; empty where it is not known."""
+        given = attribute(transpose, "perm")
+        return list(given) if given is not None else list(range(self.rank(transpose.input[0]) or 0))[::-1]
 
     def floats(self, name: str) -> bool:
         """Say whether a tensor is of float32."""

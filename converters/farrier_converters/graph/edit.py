@@ -96,6 +96,41 @@ class Graph:
         for node in self.readers.get(old, []):
             replace(node.input, old, new)
 
+    def swap(self, old: Iterable[onnx.NodeProto], new: Iterable[onnx.NodeProto]) -> None:
+        """Put nodes where the last of others was, and keep the index: makers and readers need not be found again."""
+        old, new = list(old), list(new)
+        gone = {id(node) for node in old}
+        last = max(position for position, node in enumerate(self.nodes) if id(node) in gone)
+        before = [node for node in self.nodes[:last] if id(node) not in gone]
+        self.nodes = [*before, *new, *self.nodes[last + 1 :]]
+        if any(True for node in (*old, *new) for _ in subgraphs(node)):
+            self.index()
+            return
+        for node in old:
+            for name in filter(None, node.output):
+                self.producer.pop(name, None)
+            for name in dict.fromkeys(node.input):
+                self.readers[name] = [reader for reader in self.readers.get(name, []) if reader is not node]
+        for node in new:
+            self.producer.update((name, node) for name in node.output if name)
+            for name in dict.fromkeys(node.input):
+                self.readers.setdefault(name, []).append(node)
+
+    def redirect(self, old: str, new: str) -> None:
+        """Let every node that reads `old` read `new`, and keep the index; subgraphs and outputs keep the old name."""
+        moved = self.readers.pop(old, [])
+        for node in moved:
+            replace(node.input, old, new)
+        known = self.readers.setdefault(new, [])
+        known += [node for node in moved if not any(node is other for other in known)]
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a tensor that a node makes, and that no output or subgraph needs, another name; keep the index."""
+        maker = self.producer.pop(old)
+        replace(maker.output, old, new)
+        self.producer[new] = maker
+        self.redirect(old, new)
+
     def build(self) -> Model:
         """Return the edited model: nodes sorted, nodes and initializers that nothing needs left out."""
         return from_proto(self._proto(weights=True), self.model.name)

@@ -20,9 +20,10 @@ KERNELS = {
 
 
 class LiteRtSession(InterpreterSession):
-    """One TFLite file in an interpreter; its reference arithmetic is that of TFLite's own kernels, in
-    fixed point, as accelerators and microcontrollers compute: the quick ones, which the plain ones take ten times as long.
+    """One TFLite file in an interpreter.
 
+    Its reference arithmetic is that of TFLite's own kernels, in fixed point, as accelerators and microcontrollers
+    compute: the quick ones, since the plain ones take ten times as long.
     Options: `layouts` and `quantized` of `compilers.Compiled`; `kernels` names one of LiteRT's sets of kernels.
     """
 

@@ -14,9 +14,10 @@ from . import Context, Pass
 
 @dataclass(frozen=True)
 class FuseOptions:
-    """`newest`: the operator set that a graph may be raised to where a rule needs it (0: graphs stay in theirs).
+    """`newest`: the newest operator set of which operators may be brought in (0: the graph's own).
 
-    GELU is an operator since 20, a layer norm since 17. Runtimes on devices may be older than that.
+    GELU is an operator since 20, a layer norm since 17, hard swish since 14. A graph of an older set is raised where a
+    rule needs that. Where the graph's set is newer than what a device's runtime knows, no such operators are made.
     """
 
     newest: int = 0
@@ -24,15 +25,15 @@ class FuseOptions:
 
 def run(model: Model, options: FuseOptions, context: Context) -> Model:
     """Return an equal graph (to float32 rounding) with fewer nodes; `context.log` hears of each rule applied."""
-    model = _raised(model, options.newest, context)
+    model = raised(model, options.newest, context)
     graph = Graph(model)
     canonical(graph)
-    context.tell(rewrite(graph, FUSING))
+    context.tell(rewrite(graph, FUSING, newest=options.newest))
     return graph.build()
 
 
-def _raised(model: Model, newest: int, context: Context) -> Model:
-    """Return the model in the operator set of the newest rule that fits it."""
+def raised(model: Model, newest: int, context: Context = Context()) -> Model:
+    """Return the model in the operator set of the newest rule that fits it, at most `newest`."""
     versions = [version for version in sorted(NEWER) if opset(model.proto) < version <= newest]
     if not versions:
         return model
@@ -40,7 +41,7 @@ def _raised(model: Model, newest: int, context: Context) -> Model:
     canonical(graph)
     for version in versions:
         rules = NEWER[version]
-        if not would_apply(graph, rules, opset=version):
+        if not would_apply(graph, rules, newest=version):
             continue
         try:
             model = upgrade(model, version)

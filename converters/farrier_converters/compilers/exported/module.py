@@ -14,7 +14,6 @@ from ...training.lowering import execute, lower, tensor
 from .linear import linears
 from .quantizers import ZEROS, quantizers
 
-
 TRACES = (
     "stack_trace",
     "from_node",

@@ -15,12 +15,14 @@ from ... import passes
 from ...graph.edit import Graph
 from ...graph.types import TensorType, infer
 from ...model import STANDARD_DOMAINS, Model, from_proto, opset, subgraphs
+from ...passes.fuse import raised
 from ...tflite.layout import BATCH, BatchError
 from .ops import HANDLERS
 from .quanta import Quanta
 from .quantized import normal, settle
 from .unroll import unroll
 
+NEWEST = 20  # the operator set of GELU
 MAX_EXPANSIONS = 8  # functions whose bodies hold functions, loops inside loops
 OTHER_BATCH = 1_000_033  # a second prime: what differs between the two depends on the number of rows
 
@@ -62,8 +64,10 @@ def free_batch(model: Model) -> bool:
 def prepare(model: Model, *, rows: bool) -> Prepared:
     """Clean, fuse and infer shapes, with the batch left free (`rows`) or fixed at one.
 
-    Raises BatchError where the graph computes with the number of rows, so that the batch cannot be free.
+    Raises BatchError where the graph computes with the number of rows, so that the batch cannot be free. Formulas that
+    are operators in newer operator sets become these: TFLite has GELU and HARD_SWISH.
     """
+    model = raised(model, NEWEST)
     if not rows:
         return _prepared(_sized(model, 1))
     found = _prepared(_sized(model, BATCH))

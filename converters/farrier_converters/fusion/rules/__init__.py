@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..record import Rule
-from .activations import ACTIVATION_RULES, GELU
+from .activations import ACTIVATION_RULES, GELU, HARD_SWISHES
 from .duplicates import DUPLICATES
-from .layers import LAYER_RULES
+from .layers import FACTOR_RULES, LAYER_RULES
 from .moves import MOVES
 from .norms import NORMS
 from .nothing import NOTHING
@@ -26,6 +26,7 @@ FUSING: tuple[Rule, ...] = (
     *WINDOW_RULES,
     *LAYER_RULES,
     *ACTIVATION_RULES,
+    *FACTOR_RULES,
     SCALARS,
     *THROUGH,
     NOTHING,
@@ -33,6 +34,6 @@ FUSING: tuple[Rule, ...] = (
 )
 
 # Rules that need a newer operator set than many graphs come in.
-NEWER: dict[int, tuple[Rule, ...]] = {17: (NORMS,), 20: (GELU,)}
+NEWER: dict[int, tuple[Rule, ...]] = {14: HARD_SWISHES, 17: (NORMS,), 20: (GELU,)}
 
 __all__ = ["FUSING", "NEWER", "TIDYING"]

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from ...graph.bounds import bounds
-from ...graph.edit import standard
+from ...graph.edit import attribute, standard
 from ..formula import Formula, Found, around
 from ..polynomial import alike, polynomial
 from ..record import Rewrite, Rule
@@ -31,7 +31,7 @@ HARD_SIGMOID = (
 def gelu(site: Site, anchor: onnx.NodeProto) -> Rewrite | None:
     """Write GELU, exact or with tanh, as the operator of that name (operator set 20)."""
     exact = standard(anchor, "Erf")
-    found = around(site, anchor, GELU_ERF if exact else GELU_TANH) if site.opset >= 20 else None
+    found = around(site, anchor, GELU_ERF if exact else GELU_TANH) if site.newest >= 20 else None
     if found is None:
         return None
     made = site.node(
@@ -40,27 +40,50 @@ def gelu(site: Site, anchor: onnx.NodeProto) -> Rewrite | None:
     return Rewrite(found.nodes, (made,))
 
 
-def hard(site: Site, clip: onnx.NodeProto) -> Rewrite | None:
-    """Write x * clip(x + 3, 0, 6) / 6 as x * HardSigmoid(x), and what is around the x alike.
+def hard_swish(site: Site, clip: onnx.NodeProto) -> Rewrite | None:
+    """Write x * clip(x + 3, 0, 6) / 6 as HardSwish (operator set 14), before that as x * HardSigmoid(x)."""
+    found = _around_clip(site, clip, HARD_SWISH)
+    if found is None:
+        return None
+    result = found.root.output
+    if site.newest >= 14:
+        return Rewrite(found.nodes, (site.node("HardSwish", [found.variable], result),))
+    gate = site.graph.fresh(f"{result[0]}_gate")
+    made = (_hard_sigmoid(site, found.variable, gate), site.node("Mul", [found.variable, gate], result))
+    return Rewrite(found.nodes, made)
 
-    The operator HardSwish is no gain: engines without a kernel of its own take it apart into the same two.
-    """
+
+def hard_gate(site: Site, gate: onnx.NodeProto) -> Rewrite | None:
+    """Write x * HardSigmoid(x) as HardSwish (operator set 14): engines that know it compute it at once."""
+    product = site.reader(gate.output[0], "Mul") if site.newest >= 14 and site.floats(gate.input[0]) else None
+    numbers = attribute(gate, "alpha", 0.2), attribute(gate, "beta", 0.5)
+    if (
+        product is None
+        or gate.input[0] not in product.input
+        or not np.allclose(numbers, (1 / 6, 0.5), rtol=1e-5)
+    ):
+        return None
+    return Rewrite((gate, product), (site.node("HardSwish", gate.input, product.output),))
+
+
+def hard_sigmoid(site: Site, clip: onnx.NodeProto) -> Rewrite | None:
+    """Write clip(x + 3, 0, 6) / 6 and clip(x / 6 + 1 / 2, 0, 1) as HardSigmoid."""
+    found = _around_clip(site, clip, HARD_SIGMOID)
+    if found is None:
+        return None
+    return Rewrite(found.nodes, (_hard_sigmoid(site, found.variable, found.root.output[0]),))
+
+
+def _around_clip(
+    site: Site, clip: onnx.NodeProto, shapes: tuple[tuple[float, float, Formula], ...]
+) -> Found | None:
     ends = bounds(site.graph, clip)
-    for product, shapes in ((True, HARD_SWISH), (False, HARD_SIGMOID)):
-        for low, high, formula in shapes:
-            found = around(site, clip, formula) if ends == (low, high) else None
-            if found is not None:
-                return _hard(site, found, product=product)
-    return None
+    matches = (around(site, clip, formula) for low, high, formula in shapes if ends == (low, high))
+    return next((found for found in matches if found is not None), None)
 
 
-def _hard(site: Site, found: Found, *, product: bool) -> Rewrite:
-    result = found.root.output[0]
-    gate = site.graph.fresh(f"{result}_gate") if product else result
-    made = [site.node("HardSigmoid", [found.variable], [gate], alpha=1 / 6, beta=0.5)]
-    if product:
-        made.append(site.node("Mul", [found.variable, gate], [result]))
-    return Rewrite(found.nodes, tuple(made))
+def _hard_sigmoid(site: Site, source: str, result: str) -> onnx.NodeProto:
+    return site.node("HardSigmoid", [source], [result], alpha=1 / 6, beta=0.5)
 
 
 def sigmoid(site: Site, exp: onnx.NodeProto) -> Rewrite | None:
@@ -150,10 +173,15 @@ def leaky(site: Site, node: onnx.NodeProto) -> Rewrite | None:
 
 
 GELU = Rule("gelu from its formula", ("Erf", "Tanh"), gelu)
+HARD_SWISHES = (
+    Rule("hard swish from its formula", ("Clip",), hard_swish),
+    Rule("hard swish from its gate", ("HardSigmoid",), hard_gate),
+)
 ACTIVATION_RULES = (
     Rule("limits in a row", ("Relu", "Clip", "Max", "Min"), limits, exact=True),
     Rule("leaky relu from its formula", ("Max",), leaky),
     GELU,
-    Rule("hard sigmoid from its formula", ("Clip",), hard),
+    *HARD_SWISHES,
+    Rule("hard sigmoid from its formula", ("Clip",), hard_sigmoid),
     Rule("sigmoid from its formula", ("Exp",), sigmoid),
 )

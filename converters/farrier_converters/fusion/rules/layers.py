@@ -129,6 +129,9 @@ LAYER_RULES = (
     Rule("matmul to gemm", ("MatMul",), gemm),
     Rule("batch norm into the layer before", LAYERS, norm_after),
     Rule("scale or bias into the layer before", LAYERS, scale_after),
+)
+# These come after formulas have been recognised, since they would take a factor out of one.
+FACTOR_RULES = (
     Rule("scale or batch norm into the layer behind", LAYERS, scale_before),
     Rule("constants in a row", ("Mul", "Add"), one_by_one),
 )

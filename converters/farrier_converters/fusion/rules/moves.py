@@ -30,10 +30,10 @@ WIDER: dict[int, tuple[int, ...]] = {
 def transposes(site: Site, second: onnx.NodeProto) -> Rewrite | None:
     """Join two Transposes, or drop both where the second undoes the first."""
     first = site.maker(second.input[0], "Transpose")
-    orders = [attribute(node, "perm") for node in (first, second) if node is not None]
-    if first is None or None in orders or len(orders[0]) != len(orders[1]):
+    inner, outer = (site.order(node) if node is not None else [] for node in (first, second))
+    if first is None or not inner or len(inner) != len(outer):
         return None
-    order = [orders[0][axis] for axis in orders[1]]
+    order = [inner[axis] for axis in outer]
     if order == sorted(order):
         return _bypass(site, second, first)
     joined = copy(second)

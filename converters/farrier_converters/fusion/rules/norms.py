@@ -37,7 +37,7 @@ def find(site: Site, root: onnx.NodeProto) -> Rewrite | None:
         return None
     last = norm.axes == tuple(range(norm.rank - len(norm.axes), norm.rank))
     kind, version = ("LayerNormalization", 17) if norm.centred else ("RMSNormalization", 23)
-    found = [_over_last(site, norm, kind) if last and site.opset >= version else None]
+    found = [_over_last(site, norm, kind) if last and site.newest >= version else None]
     if norm.axes == tuple(range(2, norm.rank)) and norm.centred:
         found.append(_over_image(site, norm))
     # both fit a mean over the image: the better one takes in more, a scale per channel or one per pixel

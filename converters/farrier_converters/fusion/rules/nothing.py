@@ -80,8 +80,8 @@ def _reshape(site: Site, node: onnx.NodeProto) -> str | None:
 
 
 def _transpose(site: Site, node: onnx.NodeProto) -> str | None:
-    order = attribute(node, "perm")
-    return node.input[0] if order is not None and list(order) == list(range(len(order))) else None
+    order = site.order(node)
+    return node.input[0] if order and order == sorted(order) else None
 
 
 def _neutral(site: Site, node: onnx.NodeProto) -> str | None:

@@ -51,8 +51,8 @@ def _variable(site: Site, node: onnx.NodeProto) -> str | None:
 def _joined(
     site: Site, first: onnx.NodeProto, between: Sequence[onnx.NodeProto], second: onnx.NodeProto
 ) -> Rewrite | None:
-    orders = [attribute(node, "perm") for node in (first, second)]
-    if None in orders or len(orders[0]) != len(orders[1]):
+    orders = [site.order(node) for node in (first, second)]
+    if not orders[0] or not orders[1] or len(orders[0]) != len(orders[1]):
         return None
     back = list(np.argsort(orders[0]))
     made = [copy(node) for node in between]
@@ -84,8 +84,8 @@ def sink(site: Site, node: onnx.NodeProto) -> Rewrite | None:
     names = [name for name in dict.fromkeys(node.input) if name not in site.graph.initializers]
     makers = [site.maker(name, "Transpose") for name in names]
     found = [maker for maker in makers if maker is not None]
-    orders = [attribute(maker, "perm") for maker in found]
-    if len(found) < 2 or len(found) != len(makers) or None in orders or any(o != orders[0] for o in orders):
+    orders = [site.order(maker) for maker in found]
+    if len(found) < 2 or len(found) != len(makers) or not orders[0] or any(o != orders[0] for o in orders):
         return None
     if any(site.graph.only_reader(name) is not node for name in names) or len(node.output) != 1:
         return None

@@ -1,24 +1,18 @@
-"""Runs in a process of its own: a vetted program, lying in a folder, becomes ONNX and is compared with torch.
-
-python -m farrier_converters.importers.torch.child FOLDER TARGET.onnx
-
-The last line of stderr is the reason where that fails. `checked.json` beside the target lists what differs.
-"""
+"""Runs in a process of its own: a vetted program, lying in a folder, becomes ONNX and is compared with torch."""
 
 from __future__ import annotations
 
 import io
-import json
-import sys
 from pathlib import Path
+from typing import Any
 
 from ...model import save
 from .program import from_torch
 
 
-def main() -> None:
-    """Convert and compare."""
-    folder, target = Path(sys.argv[1]), Path(sys.argv[2])
+def answer(request: dict[str, Any]) -> list[str]:
+    """Export the program in the folder `program` to the file `target`; return what differs, in sentences."""
+    folder, target = Path(request["program"]), Path(request["target"])
     import torch
     from torch.export.pt2_archive._package import PT2ArchiveWriter
 
@@ -32,12 +26,4 @@ def main() -> None:
     packed.seek(0)
     imported = from_torch(torch.export.load(packed), name=target.stem)
     save(imported.model, target)
-    (target.parent / "checked.json").write_text(json.dumps(imported.check()))
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        sys.exit(lines[0] if lines else type(error).__name__)
+    return list(imported.check())

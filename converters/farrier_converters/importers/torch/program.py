@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import logging
 import warnings
@@ -46,7 +47,7 @@ def from_torch(
     says so. `check` compares both on fresh noise. Raises MissingToolError without torch, InputError for what torch
     cannot export.
     """
-    _need_torch()
+    need_torch()
     import torch
 
     if isinstance(module, torch.export.ExportedProgram):
@@ -202,9 +203,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def _need_torch() -> None:
-    import importlib.util
-
+def need_torch() -> None:
+    """Raise MissingToolError where torch, or what its exporter takes, is not installed."""
     missing = [name for name in ("torch", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingToolError(f"importing from torch takes {' and '.join(missing)}; run: {INSTALL}")
