@@ -13,6 +13,7 @@ from farrier_contracts import __version__
 
 if TYPE_CHECKING:
     from .benchmark import bench
+    from .catalogue import targets
     from .checking import check
     from .collector import collect
     from .comparison import compare
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # name -> the module that holds it. No module is called like a function: importing it would hide the function.
 FUNCTIONS: dict[str, str] = {
+    "targets": "farrier.catalogue",
     "check": "farrier.checking",
     "optimize": "farrier.optimization",
     "bench": "farrier.benchmark",
@@ -33,7 +35,18 @@ FUNCTIONS: dict[str, str] = {
     "demo": "farrier.showcase",
 }
 
-__all__ = ["__version__", "bench", "check", "collect", "compare", "dashboard", "demo", "flash", "optimize"]
+__all__ = [
+    "__version__",
+    "bench",
+    "check",
+    "collect",
+    "compare",
+    "dashboard",
+    "demo",
+    "flash",
+    "optimize",
+    "targets",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,11 @@ class Row:
     proven: str
 
 
+def targets() -> tuple[Target, ...]:
+    """Return everything that a model can be fitted to."""
+    return tuple(TARGETS.values())
+
+
 def rows() -> Iterator[Row]:
     """Yield every toolchain of every target, in the order of the tables."""
     for target in TARGETS.values():
