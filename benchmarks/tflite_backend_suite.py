@@ -230,7 +230,8 @@ asks ({share:.1f} %), copies written out in other operators included, and no cas
 code and the operator. In {fixed} of the right ones inputs that steer shapes (axes, sizes, paddings) are constants of
 the file, since a TFLite file's shapes are fixed when it is made; only the batch may stay free.
 
-Inputs and outputs keep the element types of the model; constants that steer operators (axes, places, sizes) become int32.
+Inputs and outputs keep the element types of the model; constants that steer operators (axes, places, sizes) become
+int32.
 
 | state | meaning |
 |---|---|
