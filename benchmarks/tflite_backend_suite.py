@@ -53,6 +53,7 @@ class Result:
     message: str = ""
     used: tuple[str, ...] = ()  # the file's operators
     fixed: tuple[str, ...] = ()  # inputs that the file holds as constants
+    free: bool = False  # whether the file takes any number of rows
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def results(chosen: Iterator[Case] | Sequence[Case], folder: Path) -> Iterator[R
                 yield Result(case.name, case.op, "refused", "", str(error))
                 continue
             path.write_bytes(write(file))
+            free = any(-1 in file.tensors[index].signature for index in file.inputs)
             used = tuple(dict.fromkeys(operator.name for operator in file.operators))
             try:
                 if child is None:
@@ -143,12 +145,12 @@ def results(chosen: Iterator[Case] | Sequence[Case], folder: Path) -> Iterator[R
                 if child is not None:
                     child.close()
                 child = None
-                yield Result(case.name, case.op, "failed", "TFL007", str(error), used)
+                yield Result(case.name, case.op, "failed", "TFL007", str(error), used, free=free)
                 continue
             answers = [found.get(spec.name) for spec in case.model.outputs]
             right = _agree(answers, case.expected, case.tolerance)
             state = "right" if right else "wrong"
-            yield Result(case.name, case.op, state, used=used, fixed=tuple(fixed))
+            yield Result(case.name, case.op, state, used=used, fixed=tuple(fixed), free=free)
     finally:
         if child is not None:
             child.close()
@@ -227,6 +229,9 @@ of them of float32, and whose answers ONNX Runtime itself gives. LiteRT answers 
 asks ({share:.1f} %), copies written out in other operators included, and no case wrongly: the rest is refused, with a
 code and the operator. In {fixed} of the right ones inputs that steer shapes (axes, sizes, paddings) are constants of
 the file, since a TFLite file's shapes are fixed when it is made; only the batch may stay free.
+
+Inputs and outputs keep the element types of the model; constants that steer operators (axes, places, sizes) become
+int32.
 
 | state | meaning |
 |---|---|

@@ -9,7 +9,8 @@ LIMITS: dict[str, str] = {
     "Compress": "constant condition",
     "ConstantOfShape": "constant shape",
     "Conv": "over one to three axes; over three without groups; float32",
-    "ConvTranspose": "over one or two axes; dilations with constant weights",
+    "ConvTranspose": "over one or two axes; dilations with constant weights; with a free batch XNNPACK leaves it to "
+    "LiteRT's own kernel",
     "CumSum": "constant axis",
     "Dropout": "at inference, or with ratio 0",
     "BitCast": "between float32 and int32",

@@ -191,6 +191,8 @@ def _top_k(b: Builder, node: Node) -> None:
     """TFLite's is of the largest along the last axis, sorted, and the first of equals comes first, as in ONNX."""
     x, count = node.input(0), int(node.constant(1).ravel()[0])
     axis = axis_of(int(node.attr("axis", -1)), x.rank)
+    if layout.free(x.shape[axis]):
+        raise layout.BatchError("some rows are chosen among all")
     order = (*(a for a in range(x.rank) if a != axis), axis)
     held = b.get(x, order)
     smallest = not node.attr("largest", 1)

@@ -132,10 +132,12 @@ def _grids(node: Node) -> dict[int, Grid]:
     region = [0.0] * len(axes) + [1.0] * len(axes)
     if mode == "tf_crop_and_resize":
         region = [float(v) for v in node.constant(1).ravel()]
+    if any(layout.free(x.shape[axis]) and factor != 1 for axis, factor in zip(axes, factors, strict=True)):
+        raise layout.BatchError("the rows are resized")
     return {
         axis: Grid(x.shape[axis], out, factor, mode, (region[i], region[len(axes) + i]))
         for i, (axis, out, factor) in enumerate(zip(axes, outs, factors, strict=True))
-        if not (layout.free(x.shape[axis]) and factor == 1)
+        if not layout.free(x.shape[axis])
     }
 
 

@@ -162,6 +162,8 @@ def _range(size: int, start: int, end: int, step: int) -> tuple[int, int | None,
 def _split(b: Builder, node: Node) -> None:
     x = node.input(0)
     axis = axis_of(int(node.attr("axis", 0)), x.rank)
+    if layout.free(x.shape[axis]):
+        raise BatchError("the rows are cut into parts")
     order = x.native
     outputs = [value for value in node.outputs if value is not None]
     for value in outputs:
