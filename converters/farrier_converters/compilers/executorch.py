@@ -30,8 +30,10 @@ class ExecuTorchCompiler:
         fixed, options = one_row(model)
         path = folder / f"{model.name}.{toolchain.format}"
         with tempfile.TemporaryDirectory() as work:
-            request = {"source": str(exported(fixed, Path(work))), "target": str(path.resolve())}
+            target = Path(work) / "model.pte"
+            request = {"source": str(exported(fixed, Path(work))), "target": str(target)}
             said = call(TOOL, request, folder=Path(work))
+            path.write_bytes(target.read_bytes())
         compiled = Compiled(path, options, notes=_notes(said["slow"]))
         return proven(compiled, TOOL, tools.get(TOOL).title)
 

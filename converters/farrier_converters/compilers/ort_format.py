@@ -27,21 +27,16 @@ class OrtCompiler:
         compiled = Compiled(folder / f"{model.name}.{toolchain.format}")
         arithmetic = toolchain.arithmetic
         with tempfile.TemporaryDirectory() as work:
-            source = Path(work) / "model.onnx"
+            source, target = Path(work) / "model.onnx", Path(work) / "model.ort"
             save(shrink(model), source)
             request = {
                 "source": str(source),
-                "target": str(compiled.path.resolve()),
+                "target": str(target),
                 "signed": arithmetic is not None and arithmetic.activations == "s8",
             }
-            ask(
-                Path(sys.executable),
-                f"{CHILDREN}.ort_child",
-                request,
-                title=TITLE,
-                folder=Path(work),
-                limits=Limits(),
-            )
-        if not compiled.path.is_file():
-            raise InputError(f"{TITLE} wrote no file for {model.name}")
+            child = f"{CHILDREN}.ort_child"
+            ask(Path(sys.executable), child, request, title=TITLE, folder=Path(work), limits=Limits())
+            if not target.is_file():
+                raise InputError(f"{TITLE} wrote no file for {model.name}")
+            compiled.path.write_bytes(target.read_bytes())
         return proven(compiled, ENGINE, TITLE)

@@ -19,7 +19,7 @@ HOME = "FARRIER_TOOLS"  # the variable that names the folder of the tools' envir
 
 @dataclass(frozen=True)
 class Tool:
-    """A heavy tool: `module` is what it is imported as, `packages` what pip installs for it."""
+    """A heavy tool: `module` is a package of its own, with an `__init__`; `packages` is what pip installs for it."""
 
     name: str
     title: str
@@ -31,8 +31,13 @@ TOOLS: dict[str, Tool] = {
     tool.name: tool
     for tool in (
         Tool("openvino", "OpenVINO", "openvino", ("openvino>=2024.6", "numpy")),
-        Tool("executorch", "ExecuTorch", "executorch", ("executorch>=1.0", "torch>=2.9", "numpy")),
-        Tool("iree", "IREE", "iree", ("iree-base-compiler[onnx]>=3.9", "iree-base-runtime>=3.9", "numpy")),
+        Tool("executorch", "ExecuTorch", "executorch.exir", ("executorch>=1.0", "torch>=2.9", "numpy")),
+        Tool(
+            "iree",
+            "IREE",
+            "iree.compiler",
+            ("iree-base-compiler[onnx]>=3.9", "iree-base-runtime>=3.9", "numpy"),
+        ),
         Tool("mnn", "MNN", "MNN", ("MNN>=3.2", "numpy")),
         Tool(
             "tflite-runtime",
@@ -41,7 +46,7 @@ TOOLS: dict[str, Tool] = {
             ("tflite-runtime==2.14.0", "numpy>=1.26,<2"),  # for Python up to 3.11
         ),
         Tool("tvm", "TVM", "tvm", ("apache-tvm>=0.27", "onnx>=1.17", "numpy")),
-        Tool("vela", "Vela", "ethosu", ("ethos-u-vela>=4.4",)),
+        Tool("vela", "Vela", "ethosu.vela", ("ethos-u-vela>=4.4",)),
         Tool("xla", "JAX", "torchax", ("torchax>=0.0.13", "jax>=0.10", "torch>=2.9", "numpy")),
         Tool("coreml", "Core ML Tools", "coremltools", ("coremltools>=9.0", "torch>=2.9", "numpy")),
     )
@@ -71,7 +76,7 @@ def environment_python(name: str) -> Path:
 def python_of(name: str) -> Path:
     """Return a Python that has the tool; raises MissingToolError with the command that installs it."""
     tool = get(name)
-    if importlib.util.find_spec(tool.module) is not None:
+    if _importable(tool.module):
         return Path(sys.executable)
     python = environment_python(name)
     if python.is_file():
@@ -89,3 +94,12 @@ def missing(name: str) -> str | None:
     except MissingToolError as error:
         return str(error)
     return None
+
+
+def _importable(module: str) -> bool:
+    """Say whether a package is there; a mere folder of that name, in which Python might be started, is none."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return False
+    return spec is not None and spec.origin is not None

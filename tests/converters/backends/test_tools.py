@@ -91,6 +91,12 @@ def test_a_missing_tool_is_one_sentence_with_the_command(nothing_installed, tmp_
         tools.get("nonsense")
 
 
+def test_a_folder_of_a_tools_name_is_no_tool(nothing_installed, tmp_path, monkeypatch):
+    (tmp_path / "no_such_module").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "not installed" in str(tools.missing("absent"))
+
+
 def test_a_missing_engine_is_the_same_sentence(nothing_installed, tmp_path):
     with (
         pytest.raises(EngineFailure, match=r"Absent is not installed; run: pip"),
