@@ -65,7 +65,7 @@ CONVOLUTIONS = [  # (inside, outside), each: keywords of _conv, input shape
     (({}, [4096, 8, 4, 4]), ({}, [4097, 8, 4, 4])),
     (({"kernel": 1}, [1, 8, 8192, 4]), ({"kernel": 1}, [1, 8, 8193, 4])),
     (({}, [1, 8, 4, 4]), ({}, ["n", 8, 4, 4])),
-    # the buffer: 3 rows of 64 channels take 12 of 256 entries each 64 values wide
+    # the buffer: 64 channels take an entry a pixel, so 3 rows of 320 take 4 banks of 256, and 3 of 1,400 take 17
     (
         ({"channels": 64, "outputs": 64}, [1, 64, 64, 320]),
         ({"channels": 64, "outputs": 64}, [1, 64, 64, 1400]),
