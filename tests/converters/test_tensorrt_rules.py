@@ -189,7 +189,8 @@ def test_the_buffer_by_hand():
 
 
 IMPORTS = [  # operator, attributes, constants, shape, release, imported, certain
-    ("LayerNormalization", {}, {"s": np.ones(4)}, [2, 4], "8.5", False, True),
+    ("LayerNormalization", {}, {"s": np.ones(4)}, [2, 4], "8.5", True, False),  # as simpler operators
+    ("RoiAlign", {}, {"r": np.ones((1, 4)), "k": np.array([0])}, [1, 2, 4, 4], "8.4", False, True),
     ("LayerNormalization", {}, {"s": np.ones(4)}, [2, 4], "8.6", True, False),
     ("LayerNormalization", {}, {"s": np.ones(4)}, [2, 4], "10.3", True, True),
     ("Shrink", {}, {}, [2, 4], "8.2.1", False, True),
