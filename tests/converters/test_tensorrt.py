@@ -125,6 +125,29 @@ def test_an_operator_without_an_importer_is_named(make_model, tmp_path):
         compilers.get("tensorrt").compile(model, ORIN, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("op", "constants"),
+    [
+        ("LayerNormalization", {"s": (6,), "b": (6,)}),
+        ("Mish", {}),
+        ("HardSwish", {}),
+    ],
+)
+def test_operators_of_newer_releases_are_written_in_simpler_ones(make_model, tmp_path, op, constants):
+    random = np.random.default_rng(4)
+    values = {name: random.standard_normal(shape).astype(np.float32) for name, shape in constants.items()}
+    model = make_model(
+        [helper.make_node(op, ["x", *values], ["y"])], {"x": [2, 3, 5, 6]}, ["y"], constants=values, opset=20
+    )
+    toolchain = _with(ORIN, tensorrt="8.2.1")
+    compiled = compilers.get("tensorrt").compile(model, toolchain, tmp_path)
+    written = load(compiled.path)
+    assert op not in {node.op_type for node in written.proto.graph.node}
+    x = random.standard_normal((2, 3, 5, 6)).astype(np.float32)
+    before, after = run.once(model.proto, {"x": x})[0], run.once(written.proto, {"x": x})[0]
+    np.testing.assert_allclose(before, after, atol=1e-5)
+
+
 def test_half_precision_leaves_no_cast_between_integers_and_their_operator(quantized_resnet20, cifar10):
     made = halved(lowered(quantized_resnet20))
     graph = Graph(made)

@@ -65,7 +65,7 @@ CONVOLUTIONS = [  # (inside, outside), each: keywords of _conv, input shape
     (({}, [4096, 8, 4, 4]), ({}, [4097, 8, 4, 4])),
     (({"kernel": 1}, [1, 8, 8192, 4]), ({"kernel": 1}, [1, 8, 8193, 4])),
     (({}, [1, 8, 4, 4]), ({}, ["n", 8, 4, 4])),
-    # the buffer: 3 rows of 64 channels take 12 of 256 entries each 64 values wide
+    # the buffer: 64 channels take an entry a pixel, so 3 rows of 320 take 4 banks of 256, and 3 of 1,400 take 17
     (
         ({"channels": 64, "outputs": 64}, [1, 64, 64, 320]),
         ({"channels": 64, "outputs": 64}, [1, 64, 64, 1400]),
@@ -189,7 +189,8 @@ def test_the_buffer_by_hand():
 
 
 IMPORTS = [  # operator, attributes, constants, shape, release, imported, certain
-    ("LayerNormalization", {}, {"s": np.ones(4)}, [2, 4], "8.5", False, True),
+    ("LayerNormalization", {}, {"s": np.ones(4)}, [2, 4], "8.5", True, False),  # as simpler operators
+    ("RoiAlign", {}, {"r": np.ones((1, 4)), "k": np.array([0])}, [1, 2, 4, 4], "8.4", False, True),
     ("LayerNormalization", {}, {"s": np.ones(4)}, [2, 4], "8.6", True, False),
     ("LayerNormalization", {}, {"s": np.ones(4)}, [2, 4], "10.3", True, True),
     ("Shrink", {}, {}, [2, 4], "8.2.1", False, True),

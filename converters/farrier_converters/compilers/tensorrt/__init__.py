@@ -7,6 +7,8 @@ from pathlib import Path
 from farrier_contracts.errors import InputError
 from farrier_contracts.targets import Toolchain
 
+from ...check.rules.tensorrt.importer import absent
+from ...check.rules.tensorrt.release import Board
 from ...check.rules.tensorrt.rules import refused
 from ...model import Model, save
 from .. import Compiled
@@ -14,6 +16,7 @@ from ..onnx import ENGINE, TITLE, proven
 from .halves import halved
 from .lower import lowered
 from .recipe import build_of, quantized, strongly_typed
+from .simpler import simplified
 
 __all__ = ["TensorRtCompiler"]
 
@@ -28,6 +31,7 @@ class TensorRtCompiler:
         """
         if quantized(model) and "int8" not in toolchain.precisions:
             raise InputError(f"the GPU has no INT8, and {model.name} is quantized: give the float model")
+        model = simplified(model, absent(Board.of(toolchain.parameters)))
         reason = refused(model, toolchain.parameters)
         if reason is not None:
             raise InputError(f"TensorRT builds no engine of {model.name}: {reason}")

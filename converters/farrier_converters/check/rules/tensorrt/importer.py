@@ -43,7 +43,6 @@ ADDED: dict[tuple[int, int], str] = {
 }
 NEWEST_OPSET = {(8, 2): 13, (8, 4): 13, (8, 5): 17, (9, 2): 19, (10, 15): 24}
 CURES = {
-    "LayerNormalization": "export with operator set 16 or older, where it is made of simpler operators",
     "GroupNormalization": "export it as InstanceNormalization, Mul and Add",
     "Gelu": "export with operator set 19 or older, where it is made of simpler operators",
     "QLinearConv": "quantize with Q/DQ pairs instead: farrier optimize with this target",
@@ -52,6 +51,15 @@ CURES = {
     "MatMulInteger": "quantize with Q/DQ pairs instead: farrier optimize with this target",
     "DynamicQuantizeLinear": "quantize with static ranges: farrier optimize with this target",
 }
+# Written in simpler operators for releases that have not got them: the compiler does it, by the standard's definitions.
+DEFINED = (
+    "GroupNormalization",
+    "LayerNormalization",
+    "Gelu",
+    "HardSwish",
+    "Mish",
+    "MeanVarianceNormalization",
+)
 NO_TYPES = frozenset({onnx.TensorProto.STRING, onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128})
 COORDINATES = ("half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners")
 REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
@@ -92,7 +100,18 @@ def _operators(board: Board) -> Mapping[str, Sequence[Limit[OnnxSite]]]:
         refuses=False,
     )
     limits = _limits(release)
-    return {name: limits.get(name, ()) for name in sure} | {name: (unclear,) for name in doubtful}
+    found = {name: limits.get(name, ()) for name in sure} | {name: (unclear,) for name in doubtful}
+    simpler = Limit[OnnxSite](
+        lambda site: True, f"{board.name} gets it as simpler operators", SOURCE, refuses=False
+    )
+    return found | {name: (simpler,) for name in absent(board) if name not in doubtful}
+
+
+def absent(board: Board) -> list[str]:
+    """Return the operators that are written in simpler ones for a board's release."""
+    release = max(board.release[:2], min(ADDED))
+    had = {name for since, names in ADDED.items() if since <= release for name in names.split()}
+    return [name for name in DEFINED if name not in had]
 
 
 def _limits(release: tuple[int, ...]) -> dict[str, tuple[Limit[OnnxSite], ...]]:
