@@ -250,3 +250,27 @@ def test_an_index_that_is_kept_is_the_one_that_is_found(made, data, make_model):
     graph.index()
     assert kept[0] == graph.producer
     assert kept[1] == {name: {id(n) for n in found} for name, found in graph.readers.items()}
+
+
+def test_a_large_constant_that_others_read_is_not_doubled(make_model, apply):
+    nodes = [
+        node("MatMul", ["x", "w"], ["a"]),
+        node("Reshape", ["a", "s"], ["b"]),
+        node("Mul", ["b", "half"], ["y"]),
+        node("MatMul", ["x", "w"], ["other"]),
+        node("Sigmoid", ["other"], ["z"]),
+        node("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
+        node("Add", ["t", "v"], ["u"]),
+        node("Transpose", ["u"], ["p"], perm=[0, 2, 1]),
+        node("Add", ["x3", "v"], ["q"]),
+    ]
+    constants = {
+        "w": _noise(32, 32), "s": np.array([0, 4, 8, 32], np.int64), "half": np.float32([0.3]),
+        "v": _noise(32, 32, seed=1),
+    }  # fmt: skip
+    model = make_model(
+        nodes, {"x": [2, 32, 32], "x3": [2, 32, 32]}, ["y", "z", "p", "q"], constants=constants
+    )
+    fused = apply(model, "clean", "fuse")
+    assert fused.proto.ByteSize() < model.proto.ByteSize() + 200
+    assert sum(len(t.raw_data) > 1000 for t in fused.proto.graph.initializer) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from ..graph.edit import Graph, attribute, standard
+from ..graph.edit import SMALL_ELEMENTS, Graph, attribute, standard
 from ..graph.types import FLOAT, TensorType, infer
 
 
@@ -93,6 +94,12 @@ class Site:
         """Return a Transpose's order of axes, which is backwards where it names none; empty where it is not known."""
         given = attribute(transpose, "perm")
         return list(given) if given is not None else list(range(self.rank(transpose.input[0]) or 0))[::-1]
+
+    def shared(self, name: str) -> bool:
+        """Say whether a large constant has to stay for others: changed for one reader, the file would hold it twice."""
+        tensor = self.graph.initializers.get(name)
+        large = tensor is not None and math.prod(tensor.dims) > SMALL_ELEMENTS
+        return large and (len(self.graph.readers.get(name, [])) > 1 or self.graph.kept(name))
 
     def floats(self, name: str) -> bool:
         """Say whether a tensor is of float32."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from ...graph.edit import SMALL_ELEMENTS, attribute, set_attribute, standard
+from ...graph.edit import attribute, set_attribute, standard
 from ..affine import ELEMENTWISE, LAYERS, affine_of, layer, with_weights
 from ..record import Rewrite, Rule
 from ..site import Site, copy
@@ -99,8 +99,7 @@ def one_by_one(site: Site, node: onnx.NodeProto) -> Rewrite | None:
     if inner is None or outer is None:
         return None
     source, first, second = inner[0], inner[1], outer[1]
-    stays = [v for _, v, name in (inner, outer) if len(site.graph.readers[name]) > 1 or site.graph.kept(name)]
-    if max((value.size for value in stays), default=0) > SMALL_ELEMENTS:
+    if site.shared(inner[2]) or site.shared(outer[2]):
         return None
     with np.errstate(all="ignore"):
         joined = first * second if standard(node, "Mul") else first + second

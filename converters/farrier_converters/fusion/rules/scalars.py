@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from ...graph.edit import SMALL_ELEMENTS, attribute, standard
+from ...graph.edit import attribute, standard
 from ..record import Rewrite, Rule
 from ..site import Site, copy
 
@@ -70,12 +70,7 @@ def _back(site: Site, name: str, reader: onnx.NodeProto) -> _Way | None:
 
 def _weighted(site: Site, node: onnx.NodeProto) -> bool:
     """Say whether a node's weights can be scaled: constants, and no large ones that others go on reading."""
-    shared = [name for name in node.input[1:] if len(site.graph.readers[name]) > 1 or site.graph.kept(name)]
-    if any(
-        np.prod(site.graph.initializers[n].dims) > SMALL_ELEMENTS
-        for n in shared
-        if n in site.graph.initializers
-    ):
+    if any(site.shared(name) for name in node.input[1:]):
         return False
     tensors = [site.graph.initializers.get(name) for name in node.input[1:] if name]
     return all(t is not None and t.data_type == onnx.TensorProto.FLOAT for t in tensors)

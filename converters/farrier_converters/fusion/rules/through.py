@@ -54,6 +54,8 @@ def _joined(
     orders = [site.order(node) for node in (first, second)]
     if not orders[0] or not orders[1] or len(orders[0]) != len(orders[1]):
         return None
+    if any(site.shared(name) for node in between for name in node.input):
+        return None
     back = list(np.argsort(orders[0]))
     made = [copy(node) for node in between]
     made[0].input[:] = [first.input[0] if n == first.output[0] else n for n in made[0].input]
@@ -98,7 +100,7 @@ def sink(site: Site, node: onnx.NodeProto) -> Rewrite | None:
     if standard(node, "Concat"):
         set_attribute(made, "axis", int(orders[0][attribute(node, "axis") % rank]))
     constants = [n for n in node.input if n in site.graph.initializers]
-    if constants and standard(node, "Concat"):
+    if (constants and standard(node, "Concat")) or any(site.shared(name) for name in constants):
         return None
     _turn_constants(site, made, list(np.argsort(orders[0])))
     made.output[0] = site.graph.fresh(f"{node.output[0]}_unturned")
