@@ -106,6 +106,8 @@ def test_what_is_for_an_absent_accelerator_goes_first_and_a_baseline_without_eng
     assert "no engine" in reasons["original"]
     worse = replace(small, drop=0.5)
     assert search.choose(original, [here, worse], Budget()).delivered == "here"
+    larger = replace(small, size_bytes=5000)
+    assert search.choose(original, [larger], Budget()).delivered == "small"
     nothing = search.choose(original, [worse], Budget())
     assert nothing.delivered is None
     assert nothing.best == "small"

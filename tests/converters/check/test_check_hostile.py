@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mutants import spoil
 
 from farrier_contracts import targets
 from farrier_contracts.errors import FarrierError
@@ -90,65 +91,12 @@ def test_graphs_with_wrong_parts(tmp_path: Path, shared_data: Path) -> None:
     for _ in range(ROUNDS):
         proto = onnx.ModelProto()
         proto.CopyFrom(whole)
-        for _ in range(random.integers(1, 4)):
-            WRONG[random.integers(len(WRONG))](proto.graph, random)
+        spoil(proto, random)
         path = tmp_path / "m.onnx"
         path.write_bytes(proto.SerializeToString())
         name = ("onnxruntime", "coreml", "edgetpu", "xnnpack")[random.integers(4)]
         seen.add(answer(path, name))
     assert seen == {"answer", "sentence"}
-
-
-def _place(items: Sized, random: np.random.Generator) -> int:
-    return int(random.integers(len(items)))
-
-
-def _node(graph: onnx.GraphProto, random: np.random.Generator) -> onnx.NodeProto:
-    return graph.node[_place(graph.node, random)]
-
-
-def _remove(graph: onnx.GraphProto, random: np.random.Generator) -> None:
-    graph.node.remove(_node(graph, random))
-
-
-def _double(graph: onnx.GraphProto, random: np.random.Generator) -> None:
-    graph.node.append(_node(graph, random))
-
-
-def _rewire(graph: onnx.GraphProto, random: np.random.Generator) -> None:
-    node, other = _node(graph, random), _node(graph, random)
-    if node.input:
-        node.input[_place(node.input, random)] = other.output[0]
-
-
-def _rename(graph: onnx.GraphProto, random: np.random.Generator) -> None:
-    _node(graph, random).op_type = str(
-        random.choice(["Gemm", "Concat", "Transpose", "LSTM", "Slice", "Softmax"])
-    )
-
-
-def _resize(graph: onnx.GraphProto, random: np.random.Generator) -> None:
-    dims = graph.input[0].type.tensor_type.shape.dim
-    dims[_place(dims, random)].dim_value = int(random.choice([0, 1, -5, 3, 1 << 33]))
-
-
-def _reshape(graph: onnx.GraphProto, random: np.random.Generator) -> None:
-    tensor = graph.initializer[_place(graph.initializer, random)]
-    if tensor.dims:
-        del tensor.dims[_place(tensor.dims, random)]
-
-
-def _retype(graph: onnx.GraphProto, random: np.random.Generator) -> None:
-    graph.initializer[_place(graph.initializer, random)].data_type = int(random.integers(0, 30))
-
-
-def _unset(graph: onnx.GraphProto, random: np.random.Generator) -> None:
-    node = _node(graph, random)
-    if node.attribute:
-        del node.attribute[_place(node.attribute, random)]
-
-
-WRONG = (_remove, _double, _rewire, _rename, _resize, _reshape, _retype, _unset)
 
 
 @st.composite
