@@ -16,6 +16,9 @@ DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "litert": ("ai-edge-litert", "tflite-runtime"),
     "edgetpu": ("ai-edge-litert", "tflite-runtime"),  # its own library is no package of Python's
+    "executorch": ("executorch",),
+    "iree": ("iree-base-runtime",),
+    "openvino": ("openvino",),
     "tensorrt": TENSORRT,
     "null": (),
 }

@@ -115,8 +115,11 @@ def _evaluate(
         reference = None
         if not metric.needs_labels and ORIGINAL in children:
             progress("running the original model", 0.0)
-            with _answering(builds[ORIGINAL], children[ORIGINAL], settings) as child:
-                reference = record(child, data, Path(folder), batch=batch)
+            try:
+                with _answering(builds[ORIGINAL], children[ORIGINAL], settings) as child:
+                    reference = record(child, data, Path(folder), batch=batch)
+            except EngineFailure as failure:
+                raise InputError(f"the original model cannot be evaluated: {failure}") from None
         done = dict.fromkeys(children, 0.0)
 
         def value_of(name: str) -> tuple[float, str] | None:

@@ -18,6 +18,7 @@ from ...model import Model
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+LEAST_WHOLE = 4  # inputs, where rows are put together into whole ones
 SMOOTH_SIZE = 16  # an axis so long is taken for space or time, along which real signals are smooth
 SLOPES = (0.0, 0.5, 1.0, 1.5)  # of the amplitude over frequency, in turns: white noise to smooth shapes
 MOST_CHANNELS = 16  # of an input, each of which gets a mean of its own
@@ -61,7 +62,21 @@ def imagine(model: Model, settings: data.DataSettings = data.DataSettings()) -> 
         moments = _trained_on(model, spec, arrays) if spec.name not in made.constant else None
         if moments is not None:
             arrays[spec.name] = moments.apply(arrays[spec.name])
-    return replace(made, arrays=arrays)
+    return _whole(model, replace(made, arrays=arrays))
+
+
+def _whole(model: Model, made: data.Dataset) -> data.Dataset:
+    """Let each row be a whole input where the first axis of inputs is not that of the outputs: time, say, not rows."""
+    fixed = made.fixed_batch
+    if fixed is None or fixed == 1 or any(spec.shape[:1] in ((fixed,), (-1,)) for spec in model.outputs):
+        return made
+    names = frozenset(spec.name for spec in model.inputs) - made.constant
+    count = max(len(made) // fixed, LEAST_WHOLE)
+    arrays = {
+        name: np.resize(array, (count, fixed, *array.shape[1:])) if name in names else array
+        for name, array in made.arrays.items()
+    }
+    return replace(made, arrays=arrays, rows=np.arange(count), stacked=names)
 
 
 def _noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
