@@ -65,6 +65,7 @@ onnx2tf: .venv-onnx2tf/ready
 # Pages made from the code itself; a test says when they are out of date.
 docs: .venv/ready
 	.venv/bin/python -m farrier.catalogue > docs/targets.md
+	.venv/bin/python benchmarks/tflite_backend_suite.py --page docs/onnx-to-tflite-ops.md
 
 # Compilers and engines with environments of their own (`make tools/openvino`); farrier_converters/tools lists them.
 tools/%: .venv/ready
