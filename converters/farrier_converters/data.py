@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ class DataSettings:
     random_rows: int = 64  # made where no data is given
     random_elements: int = 1 << 21  # of them all: fewer rows of larger inputs
     least_random_rows: int = 16
+    random_limit: int = 1 << 28  # elements of one input that is made up
     random_dimension: int = 16  # for a free dimension that is not the batch
     random_image_side: int = 224  # for free spatial dimensions of a 4-D input
     check_rows: int = 256  # rows looked at together for NaN
@@ -182,6 +184,10 @@ def random(inputs: Sequence[TensorSpec], settings: DataSettings = DataSettings()
         shape = _random_shape(spec, settings)
         if spec.name in counted:
             shape = (count, *shape[1:])
+        if math.prod(shape) > settings.random_limit:
+            raise InputError(
+                f"input {spec.name!r} of shape {list(spec.shape)} is too large to make up: give --data"
+            )
         is_float = np.issubdtype(dtype, np.floating)
         values = rng.standard_normal(shape) if is_float else rng.integers(0, 2, shape)
         arrays[spec.name] = np.asarray(values).astype(dtype)
