@@ -107,13 +107,13 @@ def _trained_on(model: Model, spec: TensorSpec, arrays: dict[str, np.ndarray]) -
     known = _first_moments(graph, spec.name)
     if not known or not np.issubdtype(np.dtype(NUMPY_NAMES[spec.datatype]), np.floating):
         return None
-    session = run.session(run.up_to(graph.build().proto, [k.tensor for k in known]), threads=run.THREADS)
     axis = _channel_axis(arrays[spec.name].shape)
     channels = 1 if axis is None else arrays[spec.name].shape[axis]
     rows = {name: value[:PROBE_ROWS] if len(value) > PROBE_ROWS else value for name, value in arrays.items()}
     noise = rows[spec.name]
     constants = [np.zeros_like(noise)] + [_only(noise, axis, c) for c in range(channels)]
     try:
+        session = run.session(run.up_to(graph.build().proto, [k.tensor for k in known]), threads=run.THREADS)
         results = [_responses(session, known, {**rows, spec.name: value}) for value in (*constants, noise)]
     except run.runtime_errors():
         return None
