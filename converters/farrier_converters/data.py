@@ -184,7 +184,7 @@ def random(inputs: Sequence[TensorSpec], settings: DataSettings = DataSettings()
         shape = _random_shape(spec, settings)
         if spec.name in counted:
             shape = (count, *shape[1:])
-        if math.prod(shape) > settings.random_limit:
+        if max(math.prod(shape), math.prod(s for s in spec.shape if s > 0)) > settings.random_limit:
             raise InputError(
                 f"input {spec.name!r} of shape {list(spec.shape)} is too large to make up: give --data"
             )
