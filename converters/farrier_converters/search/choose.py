@@ -85,9 +85,11 @@ def regret(c: Figures, baseline: Figures, budget: Budget, *, tolerance: float) -
         return None
     if not c.drop <= budget.max_drop + DROP_TOLERANCE:
         return f"drops {c.drop:.2%}, more than the {budget.max_drop:.2%} allowed"
+    if not baseline.deliverable:
+        return None  # it is no alternative
     if c.timed and c.latency_ms > baseline.latency_ms * (1 + tolerance):
         return f"slower than the original: {c.latency_ms:.3g} ms against {baseline.latency_ms:.3g} ms"
-    if baseline.deliverable and c.size_bytes > baseline.size_bytes:
+    if c.size_bytes > baseline.size_bytes:
         return f"larger than the original: {c.size_bytes} bytes against {baseline.size_bytes}"
     return None
 
