@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,12 @@ from typing import Any
 import iree.runtime as iree  # pyright: ignore[reportMissingImports]
 import numpy as np
 
-from farrier_contracts.tensors import TensorSpec
-
-from .rows import Arrays, arrays_in_order, by_rows
+from .rows import Arrays, RowSession
 
 FUNCTION = "main"
 
 
-class IreeSession:
+class IreeSession(RowSession):
     """One module; it has no reference arithmetic: its integers never saturate in between."""
 
     version = f"iree {version('iree-base-runtime')}"
@@ -30,17 +28,10 @@ class IreeSession:
         config = iree.Config("local-sync" if threads == 1 else "local-task")
         module = iree.load_vm_module(iree.VmModule.mmap(config.vm_instance, str(path)), config)
         self._function: Any = module[FUNCTION]
-        options = options or {}
-        self._inputs: Sequence[str] = options["inputs"]
-        self._outputs: Sequence[str] = options["outputs"]
-        self._rows = frozenset(options["rows"])
-        self.inputs = tuple(TensorSpec.from_dict(spec) for spec in options["specs"])
+        super().__init__(options)
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run once, or once for each row."""
-        return by_rows(self._once, feeds, self._rows)
-
-    def _once(self, feeds: Arrays) -> dict[str, np.ndarray]:
-        results = self._function(*arrays_in_order(feeds, self._inputs))
+    def once(self, feeds: Arrays) -> dict[str, np.ndarray]:
+        """Run on one row."""
+        results = self._function(*self._in_order(feeds))
         found = results if isinstance(results, (tuple, list)) else (results,)
         return {name: np.array(result.to_host()) for name, result in zip(self._outputs, found, strict=True)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,12 @@ import MNN  # pyright: ignore[reportMissingImports]
 import numpy as np
 from MNN import nn  # pyright: ignore[reportMissingImports]
 
-from farrier_contracts.tensors import TensorSpec
-
-from .rows import Arrays, arrays_in_order, by_rows
+from .rows import Arrays, RowSession
 
 PROCESSOR = 0  # MNN's number of its CPU back end
 
 
-class MnnSession:
+class MnnSession(RowSession):
     """One `.mnn` file."""
 
     version = f"mnn {version('MNN')}"
@@ -26,26 +24,18 @@ class MnnSession:
     def __init__(
         self, path: Path, *, threads: int, reference: bool = False, options: Mapping[str, Any] | None = None
     ) -> None:
-        options = options or {}
-        self._inputs: Sequence[str] = options["inputs"]
-        self._outputs: Sequence[str] = options["outputs"]
-        self._rows = frozenset(options["rows"])
-        self.inputs = tuple(TensorSpec.from_dict(spec) for spec in options["specs"])
+        super().__init__(options)
         settings = {"backend": PROCESSOR, "numThread": threads, "precision": "high"}
         self._manager = nn.create_runtime_manager((settings,))
         self._module: Any = nn.load_module_from_file(
             str(path), list(self._inputs), list(self._outputs), runtime_manager=self._manager
         )
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run once, or once for each row."""
-        return by_rows(self._once, feeds, self._rows)
-
-    def _once(self, feeds: Arrays) -> dict[str, np.ndarray]:
+    def once(self, feeds: Arrays) -> dict[str, np.ndarray]:
+        """Run on one row."""
         layout = MNN.expr.NCHW  # of tensors of any rank: as they lie in memory
         given = [
-            MNN.expr.const(array, list(array.shape), layout, _kind(array))
-            for array in arrays_in_order(feeds, self._inputs)
+            MNN.expr.const(array, list(array.shape), layout, _kind(array)) for array in self._in_order(feeds)
         ]
         results = self._module.forward(given)
         found = results if isinstance(results, (tuple, list)) else (results,)
