@@ -12,6 +12,7 @@ import farrier
 from farrier import catalogue, cli
 from farrier.optimization import Settings, TrialSettings
 from farrier_contracts import bundle, targets
+from farrier_contracts.errors import BudgetError
 from farrier_contracts.targets import Target
 from farrier_contracts.targets.coral import EDGE_TPU
 from farrier_contracts.targets.processors import litert
@@ -65,3 +66,14 @@ def test_it_gets_bundles(tmp_path):
     assert {entry["unit"] for entry in result.report["ledger"]} == {"edgetpu"}
     assert result.delivered.stand_in == "litert"
     assert abs(result.drop) <= 0.01
+
+
+def test_where_nothing_can_be_built_that_is_said(tmp_path):
+    """The compiler for it is in no environment here; the original would run on no engine of the target."""
+    with pytest.raises(
+        BudgetError, match=r"^nothing could be built for cortex-m-ethos-u: Vela is not installed; run:"
+    ):
+        farrier.optimize(
+            ASSETS / "digits.onnx", target="cortex-m-ethos-u", out=tmp_path / "out", settings=QUICK
+        )
+    assert not (tmp_path / "out").exists()

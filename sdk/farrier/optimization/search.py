@@ -48,6 +48,8 @@ def search(job: Job, stage: Path, progress: Progress) -> Found:
     job = replace(job, warnings=(*job.warnings, *notes))
     job = job.imagined(batch)
     builds, left_out = _build_all(job, original, stage, batch=batch, progress=progress)
+    if not any(_deliverable(built, job) for built in builds.values()):
+        raise BudgetError(sentences.nothing(left_out, job.target.name))
     forecast = _forecast(job, builds, stage, batch=batch, progress=_part(progress, 0.3, 0.1))
     entries = trial.run(
         builds,
@@ -158,7 +160,7 @@ def _build_all(
         try:
             built = build_one(job, candidate, stage, batch=batch, progress=_part(progress, *span))
         except Exception as error:  # whatever a pass trips over costs this candidate, not the others
-            left_out.append(_left_out(candidate, f"cannot be built: {sentences.brief(error)}", job))
+            left_out.append(_left_out(candidate, f"{sentences.UNBUILT}{sentences.brief(error)}", job))
             continue
         twin = next((b.candidate.name for b in builds.values() if b.same_as(built)), None)
         if twin is None:
@@ -184,7 +186,6 @@ def place(stage: Path, candidate: Candidate) -> Path:
 
 
 def _choose(entries: Mapping[str, Entry], builds: Mapping[str, Built], job: Job) -> Choice:
-    engines_there = {t.engine for t in job.target.toolchains}
     figures = [
         Figures(
             e.name,
@@ -192,13 +193,18 @@ def _choose(entries: Mapping[str, Entry], builds: Mapping[str, Built], job: Job)
             e.latency.p50_ms,
             e.size_bytes,
             timed=not builds[e.name].candidate.toolchain.stand_in,
-            deliverable=builds[e.name].candidate.toolchain.engine in engines_there,
+            deliverable=_deliverable(builds[e.name], job),
         )
         for e in entries.values()
         if e.latency is not None and e.drop is not None and e.size_bytes is not None
     ]
     original = next(f for f in figures if f.name == ORIGINAL)
     return choose(original, figures, job.budget)
+
+
+def _deliverable(built: Built, job: Job) -> bool:
+    """Say whether the target has an engine for it; only the original may have none."""
+    return built.candidate.toolchain.engine in {t.engine for t in job.target.toolchains}
 
 
 def _left_out(candidate: Candidate, reason: str, job: Job) -> Entry:

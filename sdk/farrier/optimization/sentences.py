@@ -9,6 +9,8 @@ from farrier_converters.search import Budget, Choice
 
 from .result import REFERENCE, Entry
 
+UNBUILT = "cannot be built: "  # begins the reason of a candidate that a pass or compiler tripped over
+
 
 def impossible(best: Entry, choice: Choice, budget: Budget) -> str:
     """Say what the best there is misses, and what to try."""
@@ -20,6 +22,12 @@ def impossible(best: Entry, choice: Choice, budget: Budget) -> str:
         f"the budget cannot be met; the best there is, {best.name}, {reason} (in all: {latency:.3g} ms, "
         f"{best.size_bytes} bytes, a drop of {best.drop:.2%}): allow more, or {other}"
     )
+
+
+def nothing(left_out: Iterable[Entry], target: str) -> str:
+    """Say why there is nothing that the target could run."""
+    reasons = dict.fromkeys(entry.reason.removeprefix(UNBUILT) for entry in left_out)
+    return f"nothing could be built for {target}: {'; '.join(reasons) or 'no way leads there'}"
 
 
 def stand_in(entries: Iterable[Entry], target: str) -> tuple[str, ...]:
