@@ -65,6 +65,8 @@ def test_it_gets_bundles(tmp_path):
     assert [(a.target, a.engine) for a in manifest.artifacts] == [(NEW.name, "edgetpu")]
     assert {entry["unit"] for entry in result.report["ledger"]} == {"edgetpu"}
     assert result.delivered.stand_in == "litert"
+    assert not manifest.batching.profile
+    assert "shows on the device" in (result.out / "report.html").read_text()
     assert abs(result.drop) <= 0.01
 
 

@@ -74,9 +74,11 @@ def search(job: Job, stage: Path, progress: Progress) -> Found:
     if choice.delivered is None:
         raise BudgetError(sentences.impossible(entries[choice.best], choice, job.budget))
     delivered = builds[choice.delivered]
-    progress("measuring batch sizes", 0.9)
-    free = job.rows.evaluation.fixed_batch is None
-    profile = trial.profile(delivered, job.rows.evaluation, job.settings.trial, free=free)
+    profile = ()
+    if not delivered.candidate.toolchain.stand_in:  # whose times would mislead a device
+        progress("measuring batch sizes", 0.9)
+        free = job.rows.evaluation.fixed_batch is None
+        profile = trial.profile(delivered, job.rows.evaluation, job.settings.trial, free=free)
     noisy = max((e.latency.spread for e in entries.values() if e.latency), default=0.0)
     warnings = (*job.warnings, *delivered.notes, *sentences.stand_in(entries.values(), job.target.name))
     warnings = (*warnings, *portable.warnings(forecast.outlooks, choice.delivered))
