@@ -35,7 +35,7 @@ def compare(network: Network, folder: Path) -> tuple[int, int, float, float]:
     (index,) = file.inputs
     total = equal = 0
     theirs_s = ours_s = 0.0
-    with Child(path, "litert", reference=True) as child:
+    with Child(path, "litert", options={"kernels": "reference"}) as child:
         for row in network.rows:
             start = time.perf_counter()
             expected = child.run({str(index): row})

@@ -117,7 +117,7 @@ def test_an_artifact_takes_what_its_model_takes(
     path = tmp_path / "network.tflite"
     path.write_bytes(write(lowered.file))
     feeds = {"images": np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)}
-    with Child(path, "litert", reference=True, options=lowered.options) as child:
+    with Child(path, "litert", options={**lowered.options, "kernels": "reference"}) as child:
         theirs = child.run(feeds)
     ours = tflite.Artifact(lowered.file, lowered.options).run(feeds)
     assert ours.keys() == theirs.keys()
