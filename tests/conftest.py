@@ -37,6 +37,14 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def no_tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No heavy tools, whichever this machine has: what is tried must not hang on that, nor take their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FARRIER_TOOLS", str(tmp_path_factory.mktemp("tools")))
+        yield
+
+
+@pytest.fixture(scope="session")
 def resnet20_script() -> ModuleType:
     """The example that rebuilds a ResNet20 from its checkpoint."""
     spec = importlib.util.spec_from_file_location("resnet20", ROOT / "examples" / "resnet20.py")

@@ -16,6 +16,11 @@ import pytest
 MARK = "FARRIER_TEST_RUN"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def base_alone(no_tools: None) -> None:
+    """Commands find no heavy tools."""
+
+
 @pytest.fixture
 def marked_environment(tmp_path: Path) -> Iterator[tuple[dict[str, str], Callable[[], list[str]]]]:
     """An environment whose every process can be found again, with temporary files in a folder of its own.

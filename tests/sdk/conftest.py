@@ -21,11 +21,8 @@ FARRIER = (sys.executable, "-c", "import sys; from farrier.cli import main; sys.
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is tried must not hang on which heavy tools this machine happens to have."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FARRIER_TOOLS", str(tmp_path_factory.mktemp("tools")))
-        yield
+def base_alone(no_tools: None) -> None:
+    """Commands find no heavy tools."""
 
 
 @pytest.fixture
