@@ -1,11 +1,11 @@
 """How long the one command takes on a ResNet-50-sized network, INT8 and report included.
 
-    python benchmarks/one_command.py [--keep FOLDER]
+    python benchmarks/one_command.py [--keep FOLDER] [--engine onnxruntime]
 
 ResNet-50 (He et al. 2015, table 1; 25.6 M parameters, batch norms unfused, 3 x 224 x 224) with random weights, whose
 batch norms hold the statistics of what flows through it, as training leaves them; and no data of the user's:
 `farrier optimize resnet50.onnx -o OUT`, as a person types it, in a process of its own. The figure is the whole
-process's wall-clock time.
+process's wall-clock time, with every engine that is installed unless `--engine` names some.
 """
 
 from __future__ import annotations
@@ -113,7 +113,11 @@ def settle(proto: onnx.ModelProto) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--keep", type=Path, help="folder for the model and the results")
-    keep = arguments.parse_args().keep
+    arguments.add_argument(
+        "--engine", help="try only these engines; else every one of this machine that is installed"
+    )
+    given = arguments.parse_args()
+    keep = given.keep
     with tempfile.TemporaryDirectory() as temporary:
         folder = keep or Path(temporary)
         folder.mkdir(exist_ok=True)
@@ -131,6 +135,7 @@ def main() -> None:
             "-o",
             str(folder / "fitted"),
             "--json",
+            *(("--engine", given.engine) if given.engine else ()),
         ]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         seconds = time.monotonic() - start
