@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from farrier import report
 from farrier.optimization import Entry, fusions
+from farrier.optimization.build import apply
 from farrier.report import plots, words
 from farrier_contracts import targets
+from farrier_converters import passes
 from farrier_converters.measure import Latency
 from farrier_converters.model import from_proto
 from farrier_converters.search import plan
@@ -113,7 +115,9 @@ def test_the_page_stands_alone_and_is_well_formed(entries):
 
 def test_the_page_says_what_was_fused(resnet20_proto):
     model = from_proto(resnet20_proto, "resnet20")
-    document = facts(ENTRIES) | {"fusions": fusions.of(model, plan(targets.get("x86-avx2"), ["fp32"])[0])}
+    candidate, statistics = plan(targets.get("x86-avx2"), ["fp32"])[0], {}
+    apply(model, candidate, passes.Context(statistics=statistics))
+    document = facts(ENTRIES) | {"fusions": fusions.of(candidate, statistics)}
     norms = [a for a in document["fusions"]["applied"] if a["rule"] == "batch norm into the layer before"]
     assert len(norms) == 19
     assert all(0 < a["proof"]["max_rel"] < 1e-5 and a["gain"]["operations"] > 0 for a in norms)

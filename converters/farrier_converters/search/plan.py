@@ -57,9 +57,6 @@ WAYS |= {
     "w4a8-qat": (("", (Step("qat", {"int8": _W4 | _EDGES}),)),),
     "w4a4-qat": (("", (Step("qat", {"int8": _W4A4 | _EDGES}),)),),
 }
-# Compilers whose importers are older than the graphs they get: the newest operator set of which fusing may bring
-# operators in. TensorRT reads HardSwish from 8.5 on, LayerNormalization from 9.2 on.
-IMPORTS = {"tensorrt": 13}
 COSTED = ("onnxruntime",)  # engines with a table of what integers make slower (see `quantize.speed`)
 TRAINED = ("qat",)  # tried besides where there are rows to train on
 DENSE = ("MatMul", "Gemm", "LSTM", "GRU", "Gather")  # operators whose weights these two serve well
@@ -97,10 +94,10 @@ def plan(
 
 def _readable(steps: tuple[Step, ...], toolchain: Toolchain) -> tuple[Step, ...]:
     """Return the passes such that fusing makes no operator that is too new for the toolchain's importer."""
-    newest = IMPORTS.get(toolchain.compiler)
-    if newest is None:
+    if not toolchain.newest_operators:
         return steps
-    return tuple(Step("fuse", {"newest": newest}) if step.name == "fuse" else step for step in steps)
+    options = {"newest": toolchain.newest_operators}
+    return tuple(Step("fuse", options) if step.name == "fuse" else step for step in steps)
 
 
 def suit(steps: tuple[Step, ...], arithmetic: Arithmetic | None) -> tuple[Step, ...]:

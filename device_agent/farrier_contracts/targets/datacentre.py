@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .arithmetics import TENSORRT
+from .jetson import OPERATORS
 from .model import Target, Toolchain
 
 _ORT = 'ONNX Runtime documentation, "Quantize ONNX Models": S8S8 on GPU'
@@ -37,6 +38,7 @@ CUDA_GPU = Target(
             precisions=("fp32", "fp16", "int8"),
             arithmetic=TENSORRT,
             rules="tensorrt",
+            newest_operators=OPERATORS,
             parameters={"sm": 80, "dla_cores": 0, "tensorrt": "10.3"},
             stand_in="onnxruntime",
             proven="the QDQ graph runs in ONNX Runtime on the processor; no GPU was at hand",

@@ -13,6 +13,8 @@ _QDQ = "NVIDIA TensorRT 8.x developer guide, chapter 7: explicit quantization"
 _MODULES = "NVIDIA Jetson module datasheets"
 _PROVEN = "the QDQ graph runs in ONNX Runtime; the agent's build is tested against a stand-in that records its calls"
 
+OPERATORS = 13  # TensorRT reads HardSwish (14) from 8.5 on, LayerNormalization (17) from 9.2 on
+
 
 def _tensorrt(precisions: tuple[str, ...], **parameters: str | int) -> Toolchain:
     return Toolchain(
@@ -22,6 +24,7 @@ def _tensorrt(precisions: tuple[str, ...], **parameters: str | int) -> Toolchain
         precisions=precisions,
         arithmetic=TENSORRT,
         rules="tensorrt",
+        newest_operators=OPERATORS,
         parameters=parameters,
         stand_in="onnxruntime",
         proven=_PROVEN,

@@ -43,7 +43,8 @@ class Toolchain:
     """One way to build for and run on a target; the fields are names in the tables of their kind.
 
     `extra` are precisions that are tried where the model suits them or the user asks. `rules` says which unit an
-    operator runs on, and `parameters` what these rules and the compiler must know of the board. `stand_in` is the
+    operator runs on, and `parameters` what these rules and the compiler must know of the board. `newest_operators` is
+    the newest operator set that the compiler's importer reads all of, 0 where it reads what comes. `stand_in` is the
     engine that answers on a workstation where the real one cannot be had. `proven` is one plain sentence: what was run
     where, and what was only compiled.
     """
@@ -57,6 +58,7 @@ class Toolchain:
     flasher: str = "ssh"
     rules: str = "onnxruntime"
     parameters: Mapping[str, str | int | float] = field(default_factory=dict, hash=False)
+    newest_operators: int = 0
     stand_in: str = ""
     proven: str = ""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from farrier_contracts import targets
 from farrier_converters import compilers, passes
+from farrier_converters.fusion import Log
 from farrier_converters.measure import Child, ChildSettings, faithful, own_arithmetic
 from farrier_converters.model import Model, save
 from farrier_converters.search import Candidate, Step
@@ -21,6 +22,15 @@ TWIN = "twin"  # the folder inside a candidate's
 PLAIN = ("clean", "fuse")  # passes whose result hangs on the graph alone
 MADE = "\0made by "  # begins the name under which it is remembered; no tensor's begins so
 LEARNED = ("qat", "adaround")  # passes that clean, fuse and quantize, and then learn for minutes
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a pass that hangs on the graph alone made of it, the graph's digest, and what it did."""
+
+    model: Model
+    digest: str
+    log: Log
 
 
 @dataclass(frozen=True)
@@ -126,15 +136,32 @@ def apply(model: Model, candidate: Candidate, context: passes.Context) -> tuple[
     known = {} if context.statistics is None else context.statistics
     for step in candidate.steps:
         of_graph = known.setdefault("".join(digests[-1:]), {})
-        made = of_graph.get(MADE + step.name)
-        if made is None or step.options:
-            model = passes.get(step.name).run(model, options(step), replace(context, statistics=of_graph))
-            made = model, digest_of(model)
-            if step.name in PLAIN and not step.options:
-                of_graph[MADE + step.name] = made
-        model, digest = made
+        made = of_graph.get(_key(step))
+        if made is None:
+            log = Log()
+            given = replace(context, statistics=of_graph, log=log)
+            model = passes.get(step.name).run(model, options(step), given)
+            made = Made(model, digest_of(model), log)
+            if step.name in PLAIN:
+                of_graph[_key(step)] = made
+        model, digest = made.model, made.digest
         digests.append(digest)
     return model, tuple(digests)
+
+
+def logs(candidate: Candidate, statistics: Mapping[str, Any]) -> Iterator[Log]:
+    """Yield what a candidate's graph passes did to the model, where `apply` has remembered it."""
+    digest = ""
+    for step in candidate.steps:
+        made = statistics.get(digest, {}).get(_key(step))
+        if made is None:
+            return
+        digest = made.digest
+        yield made.log
+
+
+def _key(step: Step) -> str:
+    return f"{MADE}{step.name} {sorted(step.options.items())}"
 
 
 def as_it_came(model: Model, candidate: Candidate, folder: Path) -> Built:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from farrier_converters import passes
-from farrier_converters.fusion import Log
-from farrier_converters.model import Model
 from farrier_converters.search import Candidate
 
-from .build import PLAIN
-from .recipe import options
+from .build import logs
 
 
-def of(model: Model, candidate: Candidate) -> dict[str, Any]:
-    """Return the rules that a candidate's graph passes applied to the model, in order, and those left out, with why.
-
-    The passes run once more, which takes a fraction of a second.
-    """
-    log = Log()
-    for step in candidate.steps:
-        if step.name not in PLAIN:
-            break
-        model = passes.get(step.name).run(model, options(step), passes.Context(log=log))
+def of(candidate: Candidate, statistics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rules that a built candidate's graph passes applied, in order, and those left out, with why."""
+    found = list(logs(candidate, statistics))
     return {
-        "applied": [asdict(application) for application in log.applications],
-        "left_out": [asdict(refusal) for refusal in log.refusals],
+        "applied": [asdict(application) for log in found for application in log.applications],
+        "left_out": [asdict(refusal) for log in found for refusal in log.refusals],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from farrier_contracts.tensors import TensorSpec
 Arrays = Mapping[str, np.ndarray]
 
 
-class RowSession:
+class RowSession(ABC):
     """What sessions of such artifacts share; the artifact's options name inputs, outputs and those with rows."""
 
     def __init__(self, options: Mapping[str, Any] | None) -> None:
@@ -22,9 +23,9 @@ class RowSession:
         self._rows = frozenset(options["rows"])
         self.inputs = tuple(TensorSpec.from_dict(spec) for spec in options["specs"])
 
+    @abstractmethod
     def once(self, feeds: Arrays) -> dict[str, np.ndarray]:
         """Run on one row."""
-        raise NotImplementedError
 
     def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
         """Run once, or once for each row; raises ValueError where inputs hold different numbers of rows."""

@@ -90,7 +90,7 @@ def deliver(d: Delivery, stage: Path, out: Path, *, name: str | None, version: s
         predictions=lock.document.get("predictions", ()),
         bundle={"file": BUNDLE_FILE, **identity, "bytes": (stage / BUNDLE_FILE).stat().st_size},
     )
-    facts_document["fusions"] = fusions.of(d.job.model, kept.candidate)
+    facts_document["fusions"] = fusions.of(kept.candidate, d.job.statistics)
     facts_document["drop_report"] = drops.of(d.job, kept)
     (stage / "report.json").write_text(json.dumps(facts_document, indent=1, allow_nan=False) + "\n")
     (stage / "report.html").write_text(report.html(facts_document, entries), encoding="utf-8")
