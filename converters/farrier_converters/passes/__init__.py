@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from farrier_contracts.targets import Arithmetic
 
 from ..fusion.record import Log
 from ..model import Model
+
+if TYPE_CHECKING:
+    from ..pruning.staircase.table import Staircase
 
 PASSES: dict[str, str] = {
     "null": "farrier_converters.passes.null:NULL",
@@ -56,7 +59,10 @@ class Context:
     `work` is a folder in which a killed calibration finds its statistics again.
     `statistics` keeps what calibration found, by tensor, for further runs over the same graph and data.
     `log` is where passes write what they did to the graph, and what they left out.
-    `training(epoch)` yields batches with their labels (None: learn from the float model), in that epoch's order.
+    `training(epoch)` yields batches with their labels (None: learn from the float model), in that epoch's order;
+    `validation` yields held-out batches in the same form, for early stopping.
+    `original` is the model as it came, before any pass of the recipe: what distillation learns from.
+    `staircase` is the target's table of what widths cost (see `pruning.staircase`).
     """
 
     arithmetic: Arithmetic | None = None
@@ -65,6 +71,9 @@ class Context:
     statistics: dict[str, Any] | None = None
     twin: Model | None = None
     training: Callable[[int], Iterable[tuple[Mapping[str, np.ndarray], np.ndarray | None]]] | None = None
+    validation: Callable[[], Iterable[tuple[Mapping[str, np.ndarray], np.ndarray | None]]] | None = None
+    original: Model | None = None
+    staircase: Staircase | None = None
     work: Path | None = None
     log: Log | None = None
 

@@ -1,0 +1,1 @@
+"""Structured pruning on the ONNX graph itself, with numpy and onnx alone: which channels hang together, which go."""

@@ -1,0 +1,1 @@
+"""What widths really cost on a target: time falls in steps, not with every channel."""
