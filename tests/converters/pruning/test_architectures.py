@@ -35,12 +35,12 @@ VOICE = 576  # samples in a frame
 TINY = "mlperf_tiny/benchmark/training"
 REAL = {
     "ultraface": ("ultraface/models/onnx/version-RFB-320.onnx", 0.9),
-    "ultraface_heads": ("ultraface/models/onnx/version-RFB-320_without_postprocessing.onnx", 0.9),
+    "ultraface_heads": ("ultraface/models/onnx/version-RFB-320_without_postprocessing.onnx", 0.99),
     "silero_vad": ("silero_vad/src/silero_vad/data/silero_vad_16k_op15.onnx", 0.5),
-    "image_classification": (f"{TINY}/image_classification/trained_models/pretrainedResnet.tflite", 0.9),
-    "keyword_spotting": (f"{TINY}/keyword_spotting/trained_models/kws_ref_model_float32.tflite", 0.9),
-    "visual_wake_words": (f"{TINY}/visual_wake_words/trained_models/vww_96_float.tflite", 0.9),
-    "anomaly_detection": (f"{TINY}/anomaly_detection/trained_models/ad01_fp32.tflite", 0.9),
+    "image_classification": (f"{TINY}/image_classification/trained_models/pretrainedResnet.tflite", 0.99),
+    "keyword_spotting": (f"{TINY}/keyword_spotting/trained_models/kws_ref_model_float32.tflite", 0.99),
+    "visual_wake_words": (f"{TINY}/visual_wake_words/trained_models/vww_96_float.tflite", 0.99),
+    "anomaly_detection": (f"{TINY}/anomaly_detection/trained_models/ad01_fp32.tflite", 0.99),
 }
 
 
@@ -123,7 +123,9 @@ def prune_and_compare(
         pruned, twin = cut(groups, gone), masked(groups, gone)
         onnx.checker.check_model(pruned.proto, full_check=True)
         after = sum(value.size for value in floats(pruned).values())
-        assert after < before * (1 - SHARE * floor / 2)
+        assert (
+            after < (1 - SHARE * floor) * before + 4
+        )  # each covered weight goes with a chance of SHARE or more
         for given in feeds(seed):
             agree(pruned, twin, model, given)
 

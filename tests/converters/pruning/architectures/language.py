@@ -240,3 +240,24 @@ class Detr(nn.Module):
         y = self.norm1(queries + self.read(queries, memory, memory, need_weights=False)[0])
         y = self.norm2(y + self.mlp(y))
         return self.classes(y), self.box(y).sigmoid()
+
+
+class Einsums(nn.Module):
+    """Attention whose weights keep their heads apart, all in einsums, then a mixture of two gated experts."""
+
+    def __init__(self, width: int = 32, heads: int = 4, size: int = 8) -> None:
+        super().__init__()
+        self.into = nn.Linear(12, width)
+        self.query, self.key, self.value = (nn.Parameter(torch.randn(width, heads, size)) for _ in range(3))
+        self.out = nn.Parameter(torch.randn(heads, size, width))
+        self.up, self.down = nn.Parameter(torch.randn(2, width, 48)), nn.Parameter(torch.randn(2, 48, width))
+        self.gate, self.last = nn.Linear(width, 2), nn.Linear(width, 5)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        x = self.into(frames)
+        q, k, v = (torch.einsum("btm,mhd->bthd", x, w) for w in (self.query, self.key, self.value))
+        shares = (torch.einsum("bqhd,bkhd->bhqk", q, k) / 8**0.5).softmax(-1)
+        x = x + torch.einsum("bqhd,hdm->bqm", torch.einsum("bhqk,bkhd->bqhd", shares, v), self.out)
+        hidden = F.relu(torch.einsum("btm,emf->btef", x, self.up))
+        made = torch.einsum("btef,efm->btem", hidden, self.down)
+        return self.last(x + torch.einsum("btem,bte->btm", made, self.gate(x).softmax(-1)))

@@ -245,3 +245,33 @@ class Xception(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         x = self.stem(image)
         return self.last(self.body(x) + self.short(x))
+
+
+class Cbam(nn.Module):
+    """Attention to channels by their means and maxima, then to places by the mean and maximum over channels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.shared = nn.Sequential(nn.Conv2d(width, 8, 1), nn.ReLU(), nn.Conv2d(8, width, 1))
+        self.place = nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)
+        x = x * torch.sigmoid(self.shared(pooled[0]) + self.shared(pooled[1]))
+        seen = torch.cat([x.mean(1, keepdim=True), x.max(1, keepdim=True)[0]], 1)
+        return x * torch.sigmoid(self.place(seen))
+
+
+class GroupNormed(nn.Module):
+    """Convolutions with a channel multiplier and in groups, group norms, attention to channels and places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.GroupNorm(4, 16), nn.SiLU())
+        self.more = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1, groups=16), nn.GroupNorm(2, 32), nn.SiLU())
+        self.mixed = nn.Conv2d(32, 32, 3, padding=1, groups=2)
+        self.attend, self.last = Cbam(32), nn.Linear(32, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.more(self.stem(image))
+        return self.last(self.attend(x + self.mixed(x)).mean((2, 3)))
