@@ -90,9 +90,7 @@ np.savez(out, projection=objective.projection.detach().numpy(), losses=history.l
 """
 
 
-def train(
-    tmp_path: Path, name: str, *, work: Path | None, death: int, optimizer: str
-) -> subprocess.CompletedProcess:
+def train(tmp_path: Path, name: str, *, work: Path | None, death: int) -> subprocess.CompletedProcess:
     out = tmp_path / f"{name}.npz"
     arguments = [str(death), str(work or ""), str(out)]
     return subprocess.run(
