@@ -20,7 +20,7 @@ from farrier_contracts.errors import InputError
 from ..graph import run
 from ..graph.edit import Graph, replace, standard
 from ..model import Model
-from .shapes import Kind, Kinds
+from .kinds import Kind, Kinds
 from .trunk import SHAPES, Flow, Segment, segments
 
 SMALLEST = 1e-12  # of a mean square that is divided by

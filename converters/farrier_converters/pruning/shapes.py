@@ -1,98 +1,87 @@
-"""Shapes of tensors with free dimensions: inferred where inference can tell, else seen in a run."""
+"""The shapes that a graph's tensors really have, found by running it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
 from farrier_contracts.errors import InputError
-from farrier_contracts.tensors import DYNAMIC, NUMPY_NAMES
+from farrier_contracts.tensors import NUMPY_NAMES
 
 from ..graph import run
-from ..graph.edit import Graph
 from ..model import Model
 
-PROBES = ((2, 16, 64), (1, 16, 64), (1, 32, 224))  # rows, free sizes, free sides of pictures
-Kind = tuple[int, tuple[Any, ...]]  # element type; sizes, or the names of free ones
+PAIR = (2, 3)  # sizes of free dimensions: what differs between the two runs is free too
+SINGLE = (1, 16, 64, 256, 512, 1024)  # tried one after the other where a model takes no such pair
 
 
-class Kinds:
-    """Element types and shapes of some tensors, comparable also where dimensions are free."""
+@dataclass(frozen=True)
+class Shape:
+    """Sizes in one run, and which of them change with the input's free dimensions."""
 
-    def __init__(
-        self, model: Model, graph: Graph, names: Sequence[str], feeds: Mapping[str, np.ndarray] | None
-    ) -> None:
-        self._inferred = _inferred(graph)
-        self._seen: dict[str, Kind] = {}
-        if any(self._open(name) for name in names):
-            self._seen = _seen(model, list(dict.fromkeys(names)), feeds)
-
-    def get(self, name: str) -> Kind | None:
-        """Return what is known of a tensor."""
-        return self._seen.get(name) or self._inferred.get(name)
-
-    def same(self, left: str, right: str) -> bool:
-        """Say whether two tensors have the same type and shape, as far as one run shows it."""
-        return self._equal(self.get(left), self.get(right))
-
-    def inferred_same(self, left: str, right: str) -> bool:
-        """Say whether inference alone shows that two tensors have the same type and shape."""
-        return self._equal(self._inferred.get(left), self._inferred.get(right))
-
-    def _open(self, name: str) -> bool:
-        kind = self._inferred.get(name)
-        return kind is None or not all(isinstance(size, int) for size in kind[1])
-
-    @staticmethod
-    def _equal(left: Kind | None, right: Kind | None) -> bool:
-        return left is not None and None not in left[1] and left == right
+    sizes: tuple[int, ...]
+    free: tuple[bool, ...]
 
 
-def _inferred(graph: Graph) -> dict[str, Kind]:
-    proto = graph.without_weights()
-    with suppress(onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-        proto = onnx.shape_inference.infer_shapes(proto)
-    found: dict[str, Kind] = {}
-    for value in (*proto.graph.input, *proto.graph.value_info, *proto.graph.output):
-        tensor = value.type.tensor_type
-        if value.type.HasField("tensor_type") and tensor.HasField("shape"):
-            sizes = tuple(
-                d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim
-            )
-            found[value.name] = (tensor.elem_type, sizes)
+def observe(model: Model, example: Mapping[str, np.ndarray] | None = None) -> dict[str, Shape]:
+    """Return the shape of every tensor that nodes of the outer graph make or read; raises InputError.
+
+    The model is run on `example`, and on its rows twice over; without one, on made-up inputs whose free dimensions
+    have two sizes, or one of a few larger ones where it does not take these.
+    """
+    proto = _every_tensor(model)
+    if example is None:
+        pair = [_run(proto, model, feeds(model, size)) for size in PAIR]
+    else:
+        twice = {
+            name: np.concatenate([value, value]) if value.ndim else value for name, value in example.items()
+        }
+        pair = [_run(proto, model, rows) for rows in (example, twice)]
+    runs = [found for found in pair if found is not None]
+    if len(runs) < len(PAIR) and example is None:
+        singles = (_run(proto, model, feeds(model, size)) for size in SINGLE)
+        runs = [found for found in singles if found is not None][:1]
+    if not runs:
+        run.once(proto, dict(example or feeds(model, 1)))  # says why
+        raise InputError(f"the model {model.name} does not run on made-up inputs; give real ones")
+    first, last = runs[0], runs[-1]
+    return {
+        name: Shape(sizes, tuple(a != b for a, b in zip(sizes, last.get(name, sizes), strict=False)))
+        for name, sizes in first.items()
+    }
+
+
+def feeds(model: Model, size: int) -> dict[str, np.ndarray]:
+    """Return made-up inputs whose free dimensions have this size."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for spec in model.inputs:
+        shape = [dimension if dimension > 0 else size for dimension in spec.shape]
+        dtype = np.dtype(object if spec.datatype == "BYTES" else NUMPY_NAMES[spec.datatype])
+        values = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
+        found[spec.name] = np.asarray(values).astype(dtype)
     return found
 
 
-def _seen(model: Model, names: list[str], feeds: Mapping[str, np.ndarray] | None) -> dict[str, Kind]:
-    part = run.up_to(model.proto, names)
-    for candidate in [feeds] if feeds is not None else _probes(model):
-        with suppress(InputError):
-            values = run.once(part, dict(candidate))
-            types = (onnx.helper.np_dtype_to_tensor_dtype(np.asarray(v).dtype) for v in values)
-            return {
-                n: (t, np.asarray(v).shape)
-                for n, t, v in zip(dict.fromkeys(names), types, values, strict=True)
-            }
-    return {}
+def _every_tensor(model: Model) -> onnx.ModelProto:
+    names = [name for node in model.proto.graph.node for name in node.output if name]
+    return run.up_to(model.proto, list(dict.fromkeys(names)))
 
 
-def _probes(model: Model) -> Iterator[dict[str, np.ndarray]]:
-    """Yield inputs whose free sizes are larger than one, so that halved ones show."""
-    for rows, free, side in PROBES:
-        feeds = {}
-        for spec in model.inputs:
-            if spec.datatype not in NUMPY_NAMES:
-                return
-            sizes = (rows, free, *(side if len(spec.shape) == 4 else free for _ in spec.shape[2:]))
-            shape = [n if s == DYNAMIC else s for n, s in zip(sizes, spec.shape, strict=False)]
-            dtype = np.dtype(NUMPY_NAMES[spec.datatype])
-            feeds[spec.name] = np.ones(shape, dtype) if dtype.kind != "f" else _noise(shape).astype(dtype)
-        yield feeds
-
-
-def _noise(shape: list[int]) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(shape)
+def _run(
+    proto: onnx.ModelProto, model: Model, rows: Mapping[str, np.ndarray]
+) -> dict[str, tuple[int, ...]] | None:
+    try:
+        results = run.session(proto, optimize=False).run(None, dict(rows))
+    except run.runtime_errors():
+        return None
+    found = {
+        output.name: np.asarray(value).shape
+        for output, value in zip(proto.graph.output, results, strict=True)
+    }
+    found.update({name: np.shape(value) for name, value in rows.items()})
+    found.update({tensor.name: tuple(tensor.dims) for tensor in model.proto.graph.initializer})
+    return found
