@@ -129,9 +129,15 @@ def _ending(graph: Graph, name: str) -> _Ending:
 
 def _by_labels(spec: TensorSpec, labels: np.ndarray) -> tuple[str, int] | None:
     if labels.dtype.kind == "f":
-        return "mse", -1
+        return None if _shares(labels) else ("mse", -1)
     axis = class_axis(spec.shape, labels.shape)
     return None if axis is None or spec.shape[axis] == 1 else ("kl", axis)
+
+
+def _shares(labels: np.ndarray) -> bool:
+    """Say whether labels are rows of what share of each class there is, as mixing rows makes them."""
+    rows = labels.ndim == 2 and labels.shape[1] > 1 and bool((labels >= 0).all())
+    return rows and bool(np.allclose(labels.sum(axis=1), 1, atol=1e-3))
 
 
 def _guess(model: Model, spec: TensorSpec) -> str:

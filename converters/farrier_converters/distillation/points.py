@@ -7,17 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from farrier_contracts.errors import InputError, UsageError
 
 from ..graph.edit import Graph, attribute, standard
 from ..model import Model
 from ..pruning.kinds import Kind, Kinds
-from ..pruning.trunk import Flow, segments
+from ..pruning.trunk import NORMS, Flow, segments
 
-MOST = 6  # pairs of points in a stack of layers of the same shape
+MOST = 8  # pairs of points
+LIKE = 0.5  # mean cosine between weights that were once the same
 STEPS = 4  # nodes away from a tensor that are asked which axis holds its channels
 FIRST = ("Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "GroupNormalization")
+ACTIVATIONS = ("Relu", "LeakyRelu", "PRelu", "Clip", "Gelu", "HardSwish", "Elu", "Selu", "Sigmoid", "Tanh")
 POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 LAST = ("MatMul", "Gemm", "LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 
@@ -40,32 +43,72 @@ class Pair:
 
 def ends(model: Model) -> list[str]:
     """Return the tensors in which the layers of a model's trunk end, in order; its outputs are not among them."""
-    return [name for name, _ in _ends(Graph(model))]
+    return _ends(Graph(model))
 
 
 def matched(
     student: Model, teacher: Model, *, feeds: Mapping[str, np.ndarray] | None = None
 ) -> tuple[Pair, ...]:
-    """Pair the points of two trunks by depth: in networks of maps the last of each size that both have, in others the
-    layers spread evenly (Jiao et al., "TinyBERT", arXiv 1909.10351: layer i of m learns from layer i n / m of n).
+    """Pair points of two trunks.
 
-    Raises InputError where one of them has no trunk with such points.
+    Where the student was made from the teacher, their points have the same names: what one of its layers hands
+    to the next is paired with what that next one gets in the teacher, behind all layers that were left out. Other
+    networks are paired by depth: in those of maps the last point of each size that both have, else the layers spread
+    evenly (Jiao et al., "TinyBERT", arXiv 1909.10351: layer i of m learns from layer i n / m of n). Raises InputError
+    where one of them has no trunk with such points.
     """
-    sides = [_levels(model, feeds) for model in (student, teacher)]
-    for model, levels in zip((student, teacher), sides, strict=True):
-        if not levels:
+    own, others = ends(student), ends(teacher)
+    for model, names in ((student, own), (teacher, others)):
+        if not names:
             raise InputError(
                 f"no tensor of {model.name} lies on all ways to its outputs: name the pairs to be compared"
             )
+    if own == others or (set(own) <= set(others) and related(student, teacher) is not False):
+        return paired(student, teacher, _by_name(own, others))
+    return paired(student, teacher, _by_depth(student, teacher, feeds))
+
+
+def related(student: Model, teacher: Model) -> bool | None:
+    """Say whether a student's weights came from the teacher's: those of the same names and shapes look alike.
+
+    None: there are none of the same names and shapes to compare.
+    """
+    stored = {tensor.name: tensor for tensor in teacher.proto.graph.initializer}
+    likeness = []
+    for tensor in student.proto.graph.initializer:
+        other = stored.get(tensor.name)
+        if other is None or other.dims != tensor.dims or len(tensor.dims) < 2:
+            continue
+        if tensor.data_type == other.data_type == onnx.TensorProto.FLOAT:
+            left, right = (numpy_helper.to_array(t).ravel().astype(np.float64) for t in (tensor, other))
+            likeness.append(left @ right / max(float(np.sqrt(left @ left) * np.sqrt(right @ right)), 1e-12))
+    return float(np.mean(likeness)) > LIKE if likeness else None
+
+
+def _by_name(own: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    places = {name: place for place, name in enumerate(others)}
+    pairs = []
+    for number, name in enumerate(own):
+        last = number + 1 == len(own)
+        following = len(others) if last else places[own[number + 1]]
+        pairs.append((name, others[max(following - 1, places[name])]))
+    return _some(pairs)
+
+
+def _by_depth(
+    student: Model, teacher: Model, feeds: Mapping[str, np.ndarray] | None
+) -> list[tuple[str, str]]:
+    levels, others = (_levels(model, feeds) for model in (student, teacher))
     found: list[tuple[str, str]] = []
-    for level, names in sides[0].items():
-        others = sides[1].get(level)
-        if others is not None:
-            found += [(names[-1], others[-1])] if len(level) > 1 else spread(names, others)
-    if not found:
-        last = [list(levels.values())[-1][-1] for levels in sides]
-        found = [(last[0], last[1])]
-    return paired(student, teacher, found)
+    for level, names in levels.items():
+        if level in others:
+            found += [(names[-1], others[level][-1])] if len(level) > 1 else spread(names, others[level])
+    return found or [(ends(student)[-1], ends(teacher)[-1])]
+
+
+def _some(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    count = min(MOST, len(pairs))
+    return [pairs[(i + 1) * len(pairs) // count - 1] for i in range(count)]
 
 
 def paired(student: Model, teacher: Model, names: Sequence[Sequence[str]]) -> tuple[Pair, ...]:
@@ -99,12 +142,10 @@ def attention_maps(model: Model) -> list[str]:
     ]
 
 
-def spread(student: Sequence[str], teacher: Sequence[str], *, most: int = MOST) -> list[tuple[str, str]]:
-    """Pair the i-th of m with the (i n / m)-th of n, counted from 1; at most `most` pairs, the last among them."""
+def spread(student: Sequence[str], teacher: Sequence[str]) -> list[tuple[str, str]]:
+    """Pair the i-th of m with the (i n / m)-th of n, counted from 1; at most `MOST` pairs, the last among them."""
     m, n = len(student), len(teacher)
-    pairs = [(student[i], teacher[max((i + 1) * n // m, 1) - 1]) for i in range(m)]
-    count = min(most, m)
-    return [pairs[(i + 1) * m // count - 1] for i in range(count)]
+    return _some([(student[i], teacher[max((i + 1) * n // m, 1) - 1]) for i in range(m)])
 
 
 def channel_axis(graph: Graph, name: str) -> int:
@@ -144,28 +185,27 @@ def _feeds_product(graph: Graph, name: str) -> bool:
     return False
 
 
-def _ends(graph: Graph) -> list[tuple[str, bool]]:
-    """Return the last point of each heavy segment with what follows it up to the next one."""
-    outputs = set(graph.outputs)
-    found: list[tuple[str, bool]] = []
+def _ends(graph: Graph) -> list[str]:
+    """Return the last point of each heavy segment with its activation, and its norm in a chain."""
+    found: list[str] = []
+    grows, chain = False, True
     for segment in segments(Flow(graph)):
-        keeps = all(standard(node, *KEEPING) for node in segment.nodes)
+        ops = (*ACTIVATIONS, *NORMS) if chain else ACTIVATIONS
         if segment.heavy or not found:
-            found.append((segment.output, True))
-        elif keeps and found[-1][1]:
-            found[-1] = (segment.output, True)
+            found.append(segment.output)
+            grows, chain = True, segment.chain
+        elif grows and all(standard(node, *ops) for node in segment.nodes):
+            found[-1] = segment.output
         else:
-            found[-1] = (found[-1][0], False)  # a pool: what comes after it has another shape
-    return [(name, last) for name, last in found if name not in outputs]
-
-
-KEEPING = (*FIRST[2:], *LAST[2:], "Relu", "LeakyRelu", "PRelu", "Clip", "Gelu", "HardSwish", "Add", "Mul")
+            grows = False
+    outputs = set(graph.outputs)
+    return [name for name in found if name not in outputs]
 
 
 def _levels(model: Model, feeds: Mapping[str, np.ndarray] | None) -> dict[tuple, list[str]]:
     """Return the points by their level: rank and, for maps, the sizes beside channels."""
     graph = Graph(model)
-    names = [name for name, _ in _ends(graph)]
+    names = _ends(graph)
     if not names:
         return {}
     kinds = Kinds(model, graph, names, feeds)

@@ -14,10 +14,9 @@ from onnx import numpy_helper
 from farrier_contracts.errors import InputError, UsageError
 
 from ..model import Model
-from ..pruning.blocks import Block, blocks, drop, importance
+from ..pruning.blocks import blocks, drop, importance
 from ..pruning.cut import cut
 from ..pruning.group import Group, Groups, groups_of
-from .points import ends
 
 WAYS = ("alternate", "first", "last", "importance")
 STEP = 8  # channels: widths are rounded up to multiples of this where a group has as many
@@ -25,16 +24,11 @@ STEP = 8  # channels: widths are rounded up to multiples of this where a group h
 
 @dataclass(frozen=True)
 class Student:
-    """A model made from a teacher. `kept` and `dropped` name layers of the teacher by the tensor that they end in.
-
-    `pairs` are tensors of the student with the ones of the teacher that they should be like: what a kept layer hands
-    to the next one is compared with what that one got in the teacher.
-    """
+    """A model made from a teacher. `kept` and `dropped` name layers of the teacher by the tensor that they end in."""
 
     model: Model
     kept: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
-    pairs: tuple[tuple[str, str], ...] = ()
 
 
 def shallower(
@@ -87,7 +81,6 @@ def shallower(
         replace(shorter, name=f"{teacher.name}-{len(stays)}"),
         tuple(block.name for block in stays),
         tuple(block.name for block in goes),
-        _pairs(found, kept),
     )
 
 
@@ -113,9 +106,7 @@ def thinner(
             f"no group of the teacher's channels can be thinned to {keep:.0%} in steps of {step}"
         )
     narrow = cut(groups, np.concatenate(gone))
-    there = {name for node in narrow.proto.graph.node for name in node.output}
-    pairs = tuple((point, point) for point in ends(teacher) if point in there)
-    return Student(replace(narrow, name=f"{teacher.name}-{keep:.0%}"), pairs=pairs)
+    return Student(replace(narrow, name=f"{teacher.name}-{keep:.0%}"))
 
 
 def made(
@@ -140,8 +131,7 @@ def made(
     if width is None:
         return first
     second = thinner(first.model, width, step=step, example=rows[0] if rows else None)
-    there = {name for node in second.model.proto.graph.node for name in node.output}
-    return replace(first, model=second.model, pairs=tuple(p for p in first.pairs if p[0] in there))
+    return replace(first, model=second.model)
 
 
 def share(given: float | str, what: str) -> float:
@@ -181,20 +171,6 @@ def _chosen(way: str, size: int, count: int, worth: Sequence[float]) -> list[int
     if way == "importance":
         return sorted(sorted(range(size), key=lambda i: (-worth[i], i))[:count])
     return [i * size // count for i in range(count)] if count else []
-
-
-def _pairs(found: Sequence[Block], kept: set[int]) -> tuple[tuple[str, str], ...]:
-    """Pair what each kept layer makes with what the teacher has before its next kept layer, in a run of layers."""
-    pairs, last = [], None
-    for number, block in enumerate(found):
-        if number in kept:
-            last = block.output
-        elif last is None or block.input != found[number - 1].output:
-            last = block.input  # dropped before any other was kept: the input stands for it
-        ends = number + 1 == len(found) or found[number + 1].input != block.output or number + 1 in kept
-        if ends and last is not None:
-            pairs.append((last, block.output))
-    return tuple(dict(pairs).items())
 
 
 def _lightest(groups: Groups, group: Group, keep: float, step: int) -> np.ndarray:

@@ -35,6 +35,7 @@ PASSES: dict[str, str] = {
     "int8-weights": "farrier_converters.passes.int8_weights:INT8_WEIGHTS",
     "qat": "farrier_converters.passes.qat:QAT",
     "adaround": "farrier_converters.passes.adaround:ADAROUND",
+    "distill": "farrier_converters.passes.distill:DISTILL",
     "shrink": "farrier_converters.passes.shrink:SHRINK",
     "int4": "farrier_converters.passes.weights:INT4",
     "bf16": "farrier_converters.passes.short_floats:BF16",

@@ -14,12 +14,12 @@ from farrier_contracts.errors import InputError, UsageError
 from ...distillation.outputs import Answer, answers_of
 from ...distillation.points import Pair
 from ...model import Model
-from ..losses import Loss
+from ..labels import IGNORED
+from ..losses import Loss, Task
 from ..module import OnnxModule
 from ..objective import Objective
 from .answers import distance
 from .inside import Inside
-from .labels import check_labels, next_tokens, task_loss
 from .teachers import Teachers
 
 
@@ -85,7 +85,7 @@ class Distillation(Objective):
         smoothing: float = 0.0,
     ) -> None:
         self.module, self.teachers, self.weights, self.reading = module, teachers, weights, reading
-        self.loss, self.smoothing = loss, smoothing
+        self.loss: Loss = loss or Task(module, smoothing)
         names = [spec.name for spec in module.model.inputs]
         for name in (reading.mask, reading.next_token):
             if name is not None and name not in names:
@@ -110,7 +110,7 @@ class Distillation(Objective):
     ) -> Tensor:
         """Return the loss of a batch."""
         if labels is None and self.reading.next_token is not None:
-            labels = next_tokens(feeds[self.reading.next_token])
+            labels = following(feeds[self.reading.next_token])
         mask = self._mask(feeds, labels)
         hard = 0.0 if labels is None else self.weights.hard
         total = torch.zeros((), device=next(iter(values.values())).device)
@@ -134,20 +134,12 @@ class Distillation(Objective):
 
     def check(self, labels: np.ndarray | None, shapes: Mapping[str, torch.Size]) -> None:
         """Raise InputError for labels that do not fit the first output."""
-        if labels is not None and self.loss is None and self.weights.hard:
-            check_labels(labels, shapes[self.answers[0].name], self.answers[0])
+        if labels is not None and self.weights.hard and isinstance(self.loss, Task):
+            self.loss.check(labels, shapes[self.module.model.outputs[0].name])
 
     def _hard(self, values: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-        if self.loss is not None:
-            outputs = tuple(values[spec.name] for spec in self.module.model.outputs)
-            return torch.as_tensor(self.loss(outputs[0] if len(outputs) == 1 else outputs, labels))
-        answer = self.answers[0]
-        return task_loss(
-            values[answer.tensor if answer.loss != "none" else answer.name],
-            labels,
-            answer,
-            smoothing=self.smoothing,
-        )
+        outputs = tuple(values[spec.name] for spec in self.module.model.outputs)
+        return torch.as_tensor(self.loss(outputs[0] if len(outputs) == 1 else outputs, labels))
 
     def _soft(
         self, values: Mapping[str, Tensor], found: Sequence[Mapping[str, Tensor]], mask: Tensor | None
@@ -185,6 +177,7 @@ class Distillation(Objective):
         """Look at one batch on both sides: do answers compare, how wide are projections, what can attention be."""
         feeds = {name: torch.from_numpy(np.array(value)) for name, value in example.items()}
         training = self.module.training
+        self.module.to("cpu")
         self.teachers.to(torch.device("cpu"))
         with torch.no_grad():
             values = self.module.eval().compute(feeds, self.keep)
@@ -199,6 +192,11 @@ class Distillation(Objective):
                         "both have to answer alike"
                     )
         self.inside.prepare(values, found[0])
+
+
+def following(ids: Tensor) -> Tensor:
+    """Return what each step [N, T] of a text should say: the token after it, nothing at the end."""
+    return torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], IGNORED)], 1)
 
 
 def _teacher_answers(teacher: Model, answers: Sequence[Answer]) -> tuple[Answer, ...]:

@@ -53,8 +53,6 @@ class Teachers:
         """Move the teachers."""
         for module in self.modules:
             module.to(device).eval()
-            for parameter in module.parameters():
-                parameter.requires_grad_(False)
 
     def answers(
         self, feeds: Mapping[str, Tensor], keep: Sequence[Collection[str]]
