@@ -36,6 +36,7 @@ PASSES: dict[str, str] = {
     "finetune": "farrier_converters.passes.finetune:FINETUNE",
     "qat": "farrier_converters.passes.qat:QAT",
     "adaround": "farrier_converters.passes.adaround:ADAROUND",
+    "distill": "farrier_converters.passes.distill:DISTILL",
     "shrink": "farrier_converters.passes.shrink:SHRINK",
     "int4": "farrier_converters.passes.weights:INT4",
     "bf16": "farrier_converters.passes.short_floats:BF16",
