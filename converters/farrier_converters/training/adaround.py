@@ -23,7 +23,7 @@ from .lowering import Step, execute
 from .module import OnnxModule
 from .ops.quantized import along
 from .qat import Quantization
-from .write_back import write_back
+from ..graph.write_back import write_back
 
 HIGH, LOW = 1.1, -0.1  # the stretched sigmoid's ends: its clipped form reaches 0 and 1
 LINEAR = ("Conv", "Gemm", "MatMul")

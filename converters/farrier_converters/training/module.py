@@ -17,7 +17,7 @@ from ..graph import run
 from ..model import Model
 from . import slots
 from .lowering import Step, execute, lower, tensor
-from .write_back import write_back
+from ..graph.write_back import write_back
 
 
 class OnnxModule(nn.Module):

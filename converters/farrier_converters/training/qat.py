@@ -28,7 +28,7 @@ from .data import Stream, stream
 from .fit import FitSettings, History, Progress, fit
 from .losses import Loss
 from .module import OnnxModule
-from .write_back import write_back
+from ..graph.write_back import write_back
 
 NORM_BATCHES = 8  # from which a new batch norm takes its first statistics
 
