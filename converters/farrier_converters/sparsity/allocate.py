@@ -123,7 +123,10 @@ def _best(units: list[np.ndarray], sizes: list[np.ndarray], ratio: float) -> lis
     forced = [np.zeros(u.shape, bool) for u in units]
     for mask, values in zip(forced, units, strict=True):
         mask[np.arange(len(mask)), values.argmax(1)] = True
-    flat, size = np.concatenate([u.reshape(-1) for u in units]), np.concatenate([s.reshape(-1) for s in sizes])
+    flat, size = (
+        np.concatenate([u.reshape(-1) for u in units]),
+        np.concatenate([s.reshape(-1) for s in sizes]),
+    )
     kept = np.concatenate([mask.reshape(-1) for mask in forced])
     budget = (1 - ratio) * int(size.sum())
     left = int(np.ceil(budget - SLACK * size.sum())) - int(size[kept].sum())

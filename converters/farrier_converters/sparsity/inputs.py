@@ -21,7 +21,9 @@ def observable(layer: Layer) -> bool:
     Those of recurrent weights are states inside of the operator; a product of two constants, or of a stack of
     matrices, has no rows of its own; and tables are not multiplied with anything.
     """
-    other = layer.node.input[1 - layer.slot] if standard(layer.node, "Gemm", "MatMul") else layer.node.input[0]
+    other = (
+        layer.node.input[1 - layer.slot] if standard(layer.node, "Gemm", "MatMul") else layer.node.input[0]
+    )
     stacked = standard(layer.node, "Gemm", "MatMul") and len(layer.view.shape) > 2
     hidden = standard(layer.node, "LSTM", "GRU", "RNN") and layer.slot == 2
     return not (layer.inner or stacked or hidden or standard(layer.node, "Gather")) and bool(other)
@@ -117,5 +119,7 @@ def _transposed(layer: Layer, value: np.ndarray) -> np.ndarray:
 
 def _finite(value: np.ndarray, layer: Layer) -> np.ndarray:
     if not np.isfinite(value).all():
-        raise InputError(f"the calibration data makes the inputs of {layer.label!r} take values that are not finite")
+        raise InputError(
+            f"the calibration data makes the inputs of {layer.label!r} take values that are not finite"
+        )
     return value

@@ -38,7 +38,9 @@ class Blocks:
         if view.groups > 1 and view.outputs // view.groups % self.rows:
             return f"its groups of {view.outputs // view.groups} outputs are no multiple of {self.rows}"
         if self.size > 1 and view.outputs <= self.rows and view.inputs * view.kernel <= self.columns:
-            return f"its {view.outputs} x {view.inputs * view.kernel} weights are not more than one block {self}"
+            return (
+                f"its {view.outputs} x {view.inputs * view.kernel} weights are not more than one block {self}"
+            )
         return None
 
     def units(self, scores: np.ndarray) -> np.ndarray:
@@ -106,7 +108,11 @@ class NofM:
 
     def lost(self, scores: np.ndarray) -> np.ndarray:
         """Return what each group [outputs, kernel * groups] loses to the pattern."""
-        return np.sort(self.groups(scores), axis=-1)[..., : self.among - self.kept].sum(-1).reshape(len(scores), -1)
+        return (
+            np.sort(self.groups(scores), axis=-1)[..., : self.among - self.kept]
+            .sum(-1)
+            .reshape(len(scores), -1)
+        )
 
     def partial(self, scores: np.ndarray, share: float) -> np.ndarray:
         """Return a mask that gives the pattern to a share of the groups: those that lose least by it."""

@@ -10,7 +10,7 @@ import numpy as np
 from ..model import Model
 from . import layers as layers_
 from .layers import Found, Left
-from .patterns import NofM, Pattern, parse
+from .patterns import NofM, Pattern
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,14 @@ def measure(
 def conforms(cube: np.ndarray, pattern: Pattern) -> bool:
     """Say whether weights [outputs, inputs, kernel] have a pattern everywhere.
 
-    A block that is not all zero counts as kept, so that blocks say only something about layers with zeros.
+    Without a pattern, all do. A block counts as kept where more than half of it is not zero.
     """
     if isinstance(pattern, NofM):
         whole = cube.shape[1] % pattern.among == 0
         return whole and bool(((pattern.groups(cube) != 0).sum(-1) <= pattern.kept).all())
     present = (cube != 0).astype(np.float64)
     shares = pattern.units(present)
-    return bool(((shares == 0) | (shares > 0.5)).all()) if pattern.size > 1 else bool((cube == 0).any())
+    return bool(((shares == 0) | (shares > 0.5)).all()) or pattern.size == 1
 
 
 def sparse_layers(model: Model, *, at_least: float = 0.3, exclude: Collection[str] = ()) -> dict[str, float]:
@@ -106,6 +106,3 @@ def _bare(cube: np.ndarray, pattern: Pattern) -> bool:
         return False
     kept = (pattern.units((cube != 0).astype(np.float32)) > 0).sum(1)
     return bool((kept <= 1).any())
-
-
-__all__ = ["LayerSparsity", "SparsityReport", "conforms", "measure", "parse", "sparse_layers"]

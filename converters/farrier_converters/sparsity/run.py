@@ -89,7 +89,9 @@ def _reconstructed(
     scores = importance.magnitude(rest)
     plain = {n: Goal(goal.pattern, ratios[n], LAYER).masks({n: rest[n]}, {n: scores[n]})[n] for n in rest}
     found = masked(model, rest, plain)
-    for number, stage in enumerate(_chunks(list(stages.values()), 0 if settings.sequential else MOMENT_BYTES)):
+    for number, stage in enumerate(
+        _chunks(list(stages.values()), 0 if settings.sequential else MOMENT_BYTES)
+    ):
         progress("reconstruct", number / len(stages))
         moments = inputs.second_moments(found, stage, batches, lambda _share: None)
         changed = {

@@ -82,7 +82,7 @@ def _sweep(matrix: np.ndarray, factor: np.ndarray, pattern: Pattern, ratio: floa
     saved = (np.square(matrix) * saving).argmax(1)  # each output keeps the weight that costs most
     for start in range(0, columns, width):
         stop = min(start + width, columns)
-        costs = np.square(rest[:, start:stop]) * saving[start:stop]
+        costs = _costs(rest[:, start:stop], factor[start:stop, start:stop], pattern)
         keep = _keep(costs, pattern, ratio, saved - start)
         errors = np.zeros((len(matrix), stop - start))
         for step in range(start, stop):
@@ -93,6 +93,20 @@ def _sweep(matrix: np.ndarray, factor: np.ndarray, pattern: Pattern, ratio: floa
             errors[:, step - start] = error
         rest[:, stop:] -= errors @ factor[start:stop, stop:]
     return rest
+
+
+def _costs(weights: np.ndarray, factor: np.ndarray, pattern: Pattern) -> np.ndarray:
+    """Return what removal costs, in squared error of the output, per weight: alone, or with its block's others.
+
+    In a block, each weight is removed after those before it have moved it: inputs of neighbours are alike.
+    """
+    if isinstance(pattern, NofM) or pattern.columns == 1:
+        return np.square(weights / np.diag(factor))
+    found = np.empty_like(weights)
+    for start in range(0, weights.shape[1], pattern.columns):
+        block = slice(start, start + pattern.columns)
+        found[:, block] = np.square(np.linalg.solve(factor[block, block].T, weights[:, block].T).T)
+    return found
 
 
 def _width(pattern: Pattern, columns: int) -> int:
@@ -126,4 +140,3 @@ def squared_error(difference: np.ndarray, moments: np.ndarray) -> float:
     """Return the squared error of a layer's outputs over all inputs, for a difference of weights [outputs, columns]."""
     wide = difference.astype(np.float64)
     return float(np.einsum("rc,rc->", wide @ moments, wide))
-

@@ -62,9 +62,7 @@ def transposed_convolution(shape: tuple[int, ...], groups: int) -> View:
     """Return the view of ConvTranspose's weights [inputs, outputs / groups, kernel...]."""
     every, outputs, *taps = shape
     split = (groups, every // groups, outputs, math.prod(taps))
-    return View(
-        shape, split, (0, 2, 1, 3), groups * outputs, every // groups, tuple(taps), groups=groups
-    )
+    return View(shape, split, (0, 2, 1, 3), groups * outputs, every // groups, tuple(taps), groups=groups)
 
 
 def rows(shape: tuple[int, ...], turned: tuple[int, ...] = ()) -> View:

@@ -14,10 +14,10 @@ from torch.utils.checkpoint import checkpoint
 from farrier_contracts.errors import InputError
 
 from ..graph import run
+from ..graph.write_back import write_back
 from ..model import Model
 from . import slots
 from .lowering import Step, execute, lower, tensor
-from ..graph.write_back import write_back
 
 
 class OnnxModule(nn.Module):
