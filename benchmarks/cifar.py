@@ -1,4 +1,4 @@
-"""ResNet20 and the pictures of cifar10_jpg, for the benchmarks that train or round."""
+"""ResNet20, ResNet56 and the pictures of cifar10_jpg, for the benchmarks that train or round."""
 
 from __future__ import annotations
 
@@ -20,13 +20,18 @@ TARGET = Arithmetic("u8", 8)
 
 
 def resnet20(data: Path) -> Model:
+    return checkpoint(data, "resnet20")
+
+
+def checkpoint(data: Path, name: str) -> Model:
+    """ResNet20 or ResNet56 as it was trained, with its batch norms."""
     spec = importlib.util.spec_from_file_location("resnet20", ROOT / "examples" / "resnet20.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    checkpoint = data / "resnet_cifar10_pth" / "pretrained_models" / "resnet20-12fca82f.th"
-    return from_proto(module.build(module.read_checkpoint(checkpoint)), "resnet20")
+    path = next((data / "resnet_cifar10_pth" / "pretrained_models").glob(f"{name}-*.th"))
+    return from_proto(module.build(module.read_checkpoint(path)), name)
 
 
 def pictures(data: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -154,7 +154,6 @@ def _trained(
     moves = options.importance == importance.MOVEMENT
     hook = Sparsify(found.layers, wanted, ramp, moves=moves) if gradual else KeepZeros(names)
     module = OnnxModule(made.model, trainable=names)
-    held_out: dict[str, Any] = {} if context.validation is None else {"validation": context.validation}
     history = fit(
         module,
         context.training,
@@ -162,7 +161,7 @@ def _trained(
         objective=_objective(module, model, options),
         hooks=(hook,),
         progress=context.progress,
-        **held_out,
+        validation=context.validation,
     )
     return Made(module.write_back(), made.notes), history
 

@@ -71,8 +71,10 @@ def measure(
         now = every[name]
         zeros = int((now.value == 0).sum())
         note = (notes or {}).get(name, "")
-        if not note and not isinstance(pattern, NofM) and zeros / now.value.size < ratio - 0.005:
-            note = "one weight per output stays" if _bare(now.cube(), pattern) else ""
+        if not note and zeros < ratio * now.value.size and _bare(now.cube(), pattern):
+            note = (
+                f"each output keeps one {'weight' if str(pattern) == 'unstructured' else f'block {pattern}'}"
+            )
         follows = conforms(now.cube(), pattern)
         lines.append(
             LayerSparsity(layer.label, layer.op, name, layer.view.shape, now.value.size, zeros, follows, note)
@@ -101,8 +103,8 @@ def sparse_layers(model: Model, *, at_least: float = 0.3, exclude: Collection[st
 
 
 def _bare(cube: np.ndarray, pattern: Pattern) -> bool:
-    """Say whether some output has no more than what it keeps in any case."""
+    """Say whether no output has more than what it keeps in any case."""
     if isinstance(pattern, NofM):
         return False
     kept = (pattern.units((cube != 0).astype(np.float32)) > 0).sum(1)
-    return bool((kept <= 1).any())
+    return bool((kept <= 1).all())

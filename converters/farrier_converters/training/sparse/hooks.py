@@ -17,6 +17,8 @@ from ...sparsity.layers import Layer
 from ..module import OnnxModule
 from ..objective import Hook, Moment
 
+SMALLEST = 1e-9  # share of a training: below the first step
+
 
 @dataclass(frozen=True)
 class Ramp:
@@ -43,9 +45,9 @@ class Ramp:
 
     @property
     def settled(self) -> float:
-        """The share of training at which the whole ratio is reached."""
+        """The share of training after which the whole ratio is reached: never 0, before which nothing is sparse."""
         whole_at_once = self.schedule in (schedules.ONE_SHOT, schedules.CONSTANT)
-        return self.start if whole_at_once else self.end
+        return max(self.start if whole_at_once else self.end, SMALLEST)
 
     def part(self, share: float) -> float:
         """Return the part 0..1 of the final ratio at a share 0..1 of the training."""
@@ -81,8 +83,13 @@ class Sparsify(Hook):
         self.settled = ramp.settled
         self.masks: dict[str, Tensor] = {}  # as stored, True where a weight is kept
         self._updates, self._part = 0, 0.0
+        self._device = torch.device("cpu")
         self._scores: dict[str, Tensor] = {}  # of movement
         self._whole: dict[str, Tensor] = {}  # weights without their masks, of movement
+
+    def start(self, module: OnnxModule) -> None:
+        """Learn where the module computes."""
+        self._device = next(iter(module.parameters_by_name.values())).device
 
     def before(self, module: OnnxModule, moment: Moment) -> None:
         """Choose new masks where an update is due; movement knows nothing before the first step."""
@@ -147,7 +154,9 @@ class Sparsify(Hook):
         for key, value in state.items():
             kind, _, name = key.partition("/")
             if name:
-                {"mask": self.masks, "score": self._scores, "whole": self._whole}[kind][name] = value
+                {"mask": self.masks, "score": self._scores, "whole": self._whole}[kind][name] = value.to(
+                    self._device
+                )
 
     def _weights(self, module: OnnxModule) -> dict[str, nn.Parameter]:
         weights = module.parameters_by_name

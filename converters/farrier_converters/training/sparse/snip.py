@@ -39,10 +39,11 @@ def snip(
     module.zero_grad()
     count = 0
     for inputs, labels in islice(iter(data(0)), batches):
-        values = module.compute(feeds_on(inputs, place, channels_last=False), objective.keep)
+        feeds = feeds_on(inputs, module.model.inputs, place, channels_last=False)
+        values = module.compute(feeds, objective.keep)
         objective.check(labels, {name: value.shape for name, value in values.items()})
         wanted = None if labels is None else to_device(labels, place)
-        objective(values, feeds_on(inputs, place, channels_last=False), wanted).backward()
+        objective(values, feeds, wanted).backward()
         count += 1
     if not count:
         raise InputError("the training data holds no batches")
