@@ -15,7 +15,8 @@ from farrier_contracts.errors import InputError
 
 from ...sparsity.layers import Layer
 from ..data import Stream
-from ..fit.device import feeds_on, resolve, to_device
+from ..fit import FitSettings
+from ..fit.trainer import Trainer
 from ..module import OnnxModule
 from ..objective import Objective
 
@@ -31,19 +32,15 @@ def snip(
 ) -> dict[str, np.ndarray]:
     """Return |w * dL/dw| [outputs, inputs, kernel] of each layer, the gradient summed over the first batches.
 
-    Batch norms use their stored statistics. Raises InputError where there are no batches, or the loss is no number.
+    Batch norms use their stored statistics. Raises InputError where there are no batches, they do not
+    fit, or the loss is no number.
     """
-    place = resolve(device)
-    module.to(place).eval()
-    objective.to(place)
+    trainer = Trainer(module, FitSettings(device=device), objective, ())
+    module.eval()
     module.zero_grad()
     count = 0
     for inputs, labels in islice(iter(data(0)), batches):
-        feeds = feeds_on(inputs, module.model.inputs, place, channels_last=False)
-        values = module.compute(feeds, objective.keep)
-        objective.check(labels, {name: value.shape for name, value in values.items()})
-        wanted = None if labels is None else to_device(labels, place)
-        objective(values, feeds, wanted).backward()
+        trainer.value(inputs, labels)[0].backward()
         count += 1
     if not count:
         raise InputError("the training data holds no batches")
