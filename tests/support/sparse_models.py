@@ -79,7 +79,9 @@ def correlated(rows: int, *shape: int, channels: int = 0, seed: int = 0) -> np.n
     for axis in range(1, value.ndim):
         if axis != channels % len(shape) + 1:
             value = value + np.roll(value, 1, axis) + np.roll(value, 2, axis)
-    mixed = np.moveaxis(np.moveaxis(value, channels % len(shape) + 1, -1) @ matrix, -1, channels % len(shape) + 1)
+    mixed = np.moveaxis(
+        np.moveaxis(value, channels % len(shape) + 1, -1) @ matrix, -1, channels % len(shape) + 1
+    )
     return np.ascontiguousarray(mixed, np.float32)
 
 

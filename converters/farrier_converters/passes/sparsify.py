@@ -35,8 +35,9 @@ class SparsifyOptions:
     `sparsity.allocate`); "auto" takes the first that `sparsity.importance.SCOPES` lists.
     `exclude`: operators, by name, that stay dense. `tables`: embeddings become sparse too.
     `schedule`: "one-shot", or "constant", "cubic", "one-cycle" while training, between the shares `start` and `end` of
-    it, in `updates` steps. `fit`: fields of `training.fit.FitSettings`; where there are some, one-shot sparsity is
-    followed by training with the zeros kept. `loss(outputs, labels)` or `objective` replace the task's own loss.
+    it, in `updates` steps; "movement" wants a start above 0, since scores of a few steps are noise. `fit`: fields of
+    `training.fit.FitSettings`; where there are some, one-shot sparsity is followed by training with the zeros kept.
+    `loss(outputs, labels)` or `objective` replace the task's own loss.
     `batches`: of training data that "snip" looks at. `damping`, `sequential`: see `SparseGptSettings`.
     """
 

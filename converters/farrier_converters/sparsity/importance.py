@@ -21,7 +21,7 @@ SCOPES: dict[str, tuple[str, ...]] = {
     WANDA: (OUTPUT, LAYER, ERK),
     SPARSEGPT: (LAYER, ERK),
     SNIP: (GLOBAL, LAYER, OUTPUT, ERK, LAMP),
-    MOVEMENT: (GLOBAL, LAYER, OUTPUT, ERK, LAMP),
+    MOVEMENT: (LAYER, GLOBAL, OUTPUT, ERK),  # scores have a sign, which levelling by squares would lose
 }
 UNSEEN = "by magnitude: its inputs cannot be observed"
 
