@@ -1,0 +1,128 @@
+"""The masked dense twin of a pruned model: all channels are there, and those that would go count for nothing.
+
+It says what pruning has to compute: the two agree to rounding. Sums over channels meet zeros, and means are over the
+channels that stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from farrier_contracts.errors import InputError
+
+from ..graph.edit import Graph, attribute
+from ..model import Model
+from .group import Groups
+from .walk import kept_by
+
+
+def masked(groups: Groups, removed: Iterable[int] | np.ndarray) -> Model:
+    """Return the dense model in which these units are masked; raises InputError for statistics it cannot mask."""
+    found = groups.found
+    kept = kept_by(found, np.asarray(list(removed), np.int64))
+    graph = Graph(groups.model)
+    nodes = list(graph.nodes)
+    for number, position, labels in found.sums:
+        stays = kept(labels)
+        if not stays.all():
+            node = nodes[number]
+            node.input[position] = _times(graph, node.input[position], stays, f"{node.output[0]}/{position}")
+    for number, labels in found.statistics:
+        stays = kept(labels)
+        if not stays.all():
+            _masked_statistics(graph, nodes[number], stays)
+    for slot in found.zeros:
+        stays = kept(slot.labels)
+        value = np.array(numpy_helper.to_array(graph.initializers[slot.tensor]))
+        np.moveaxis(value, slot.axis, 0)[~stays] = 0
+        graph.initializers[slot.tensor] = numpy_helper.from_array(value, slot.tensor)
+    graph.index()
+    return graph.build()
+
+
+def _times(graph: Graph, name: str, stays: np.ndarray, output: str) -> str:
+    mask = graph.add_constant(f"{output}/mask", stays.astype(np.float32))
+    made = graph.fresh(f"{output}/masked")
+    graph.add_node("Mul", [name, mask], made)
+    return made
+
+
+def _mean(graph: Graph, name: str, stays: np.ndarray, axes: list[int], output: str) -> str:
+    """Mean over axes of the channels that stay, in nodes that every operator set knows; axes keep one element."""
+    weights = _times(graph, name, stays, f"{output}/weighed")
+    mean = graph.fresh(f"{output}/mean")
+    attributes = {} if graph.opset >= 18 else {"axes": axes}
+    given = [graph.add_constant(f"{mean}/axes", np.array(axes, np.int64))] if graph.opset >= 18 else []
+    graph.add_node("ReduceMean", [weights, *given], mean, keepdims=1, **attributes)
+    share = stays.mean(axis=tuple(a for a in axes if a < stays.ndim), keepdims=True, dtype=np.float32)
+    scale = graph.add_constant(f"{mean}/share", np.maximum(share, np.float32(1e-12)))
+    made = graph.fresh(f"{mean}/kept")
+    graph.add_node("Div", [mean, scale], made)
+    return made
+
+
+def _masked_statistics(graph: Graph, node: onnx.NodeProto, stays: np.ndarray) -> None:
+    rank, output = stays.ndim, node.output[0]
+    if node.op_type == "ReduceMean":
+        _masked_mean(graph, node, stays)
+        return
+    if node.op_type in ("LayerNormalization", "RMSNormalization"):
+        axes = list(range(int(attribute(node, "axis", -1)) % rank, rank))
+    elif node.op_type == "InstanceNormalization":
+        axes = list(range(2, rank))
+    else:
+        raise InputError(f"means of {node.op_type} cannot be masked")
+    graph.remove([node])
+    x = node.input[0]
+    if node.op_type != "RMSNormalization":
+        mean = _mean(graph, x, stays, axes, output)
+        centred = graph.fresh(f"{output}/centred")
+        graph.add_node("Sub", [x, mean], centred)
+        x = centred
+    square = graph.fresh(f"{output}/square")
+    graph.add_node("Mul", [x, x], square)
+    variance = _mean(graph, square, stays, axes, f"{output}/variance")
+    epsilon = graph.add_constant(f"{output}/epsilon", np.array(attribute(node, "epsilon", 1e-5), np.float32))
+    for op, inputs, name in (
+        ("Add", [variance, epsilon], "sum"),
+        ("Sqrt", [f"{output}/sum"], "deviation"),
+        ("Div", [x, f"{output}/deviation"], "normal"),
+    ):
+        graph.add_node(op, inputs, f"{output}/{name}")
+    _scaled(graph, node, rank)
+
+
+def _scaled(graph: Graph, node: onnx.NodeProto, rank: int) -> None:
+    """Multiply and shift as the norm did."""
+    output, last = node.output[0], f"{node.output[0]}/normal"
+    for op, position in (("Mul", 1), ("Add", 2)):
+        if position < len(node.input) and node.input[position]:
+            name = node.input[position]
+            if node.op_type == "InstanceNormalization":
+                value = graph.constant(name)
+                shape = [1, -1, *[1] * (rank - 2)]
+                name = graph.add_constant(f"{output}/{op}", np.asarray(value).reshape(shape))
+            made = graph.fresh(f"{output}/{op}d")
+            graph.add_node(op, [last, name], made)
+            last = made
+    graph.add_node("Identity", [last], output)
+
+
+def _masked_mean(graph: Graph, node: onnx.NodeProto, stays: np.ndarray) -> None:
+    given = attribute(node, "axes")
+    if given is None and len(node.input) > 1:
+        given = graph.constant(node.input[1])
+    axes = list(range(stays.ndim)) if given is None else [int(a) % stays.ndim for a in np.ravel(given)]
+    graph.remove([node])
+    mean = _mean(graph, node.input[0], stays, axes, node.output[0])
+    if attribute(node, "keepdims", 1):
+        graph.add_node("Identity", [mean], node.output[0])
+    elif graph.opset >= 13:
+        name = graph.add_constant(f"{mean}/squeezed", np.array(axes, np.int64))
+        graph.add_node("Squeeze", [mean, name], node.output[0])
+    else:
+        graph.add_node("Squeeze", [mean], node.output[0], axes=axes)

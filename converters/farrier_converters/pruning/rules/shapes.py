@@ -1,0 +1,217 @@
+"""Operators that only rearrange: labels move as the elements do, and stored sizes follow."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+
+from ...graph.edit import Graph, attribute, set_attribute
+from ..labels import spread, squeezed
+from ..site import Kept, Site
+
+
+def reshape(site: Site) -> None:
+    """Follow Reshape; its shape becomes a constant that fits what stays."""
+    labels = site.labels(0)
+    if labels is None:
+        return
+    made = site.made_shape()
+    found = moved(labels, site.shape(0), made.sizes)
+    if found is None:
+        site.freeze(labels, "it is reshaped together with other axes")
+        return
+    target = _target(site, found)
+    if target is None:
+        site.freeze(labels, "it is reshaped to a size that is computed")
+        return
+    site.set(found)
+    counted = [axis for axis, size in enumerate(target) if size > 0 and found.shape[axis] > 1]
+
+    def change(graph: Graph, node: onnx.NodeProto, kept: Kept) -> None:
+        sizes = [kept_along(found, a, kept) if a in counted else size for a, size in enumerate(target)]
+        node.input[1] = graph.add_constant(f"{node.output[0]}/shape", np.array(sizes, np.int64))
+        if attribute(node, "allowzero", 0):
+            set_attribute(node, "allowzero", 0)
+
+    if site.graph.opset < 5:
+        site.freeze(labels, "a Reshape of opset 4 or older is left whole")
+    else:
+        site.change(change)
+
+
+def moved(labels: np.ndarray, old: tuple[int, ...], new: tuple[int, ...]) -> np.ndarray | None:
+    """Return labels after a reshape: neighbouring axes are split and merged in blocks of equal size.
+
+    Only axes of a block that holds labels are spread out. None where sizes do not come in blocks.
+    """
+    shape: list[int] = []
+    for before, after in blocks(old, new):
+        sizes = [new[a] for a in after]
+        if all(labels.shape[a] == 1 for a in before):
+            shape += [1] * len(after)
+            continue
+        target = [old[a] if a in before else labels.shape[a] for a in range(len(old))]
+        if math.prod(old[a] for a in before) != math.prod(sizes):
+            return None
+        labels = np.broadcast_to(labels, target)
+        shape += sizes
+    return squeezed(np.ascontiguousarray(labels).reshape(shape))
+
+
+def blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """Cut two shapes of equal size into the smallest blocks of axes whose products agree."""
+    found: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        before, after = [], []
+        left = right = 1
+        if i < len(old):
+            before.append(i)
+            left, i = old[i], i + 1
+        if j < len(new):
+            after.append(j)
+            right, j = new[j], j + 1
+        while left != right:
+            if left < right and i < len(old):
+                left, i = left * old[i], i + 1
+                before.append(i - 1)
+            elif j < len(new):
+                right, j = right * new[j], j + 1
+                after.append(j - 1)
+            else:
+                break
+        found.append((before, after))
+    return found
+
+
+def kept_along(labels: np.ndarray, axis: int, kept: Kept) -> int:
+    """Return how many places along an axis stay."""
+    return int(stays_along(labels, axis, kept).sum())
+
+
+def stays_along(labels: np.ndarray, axis: int, kept: Kept) -> np.ndarray:
+    """Return which places [size] along an axis stay: those where anything does."""
+    rows = np.moveaxis(kept(labels), axis, 0).reshape(labels.shape[axis], -1)
+    return np.asarray(rows.any(axis=1))
+
+
+def _target(site: Site, labels: np.ndarray) -> list[int] | None:
+    """Return sizes for Reshape: 0 where the axis is as before, -1 for one other free one; None where that fails."""
+    made, old = site.made_shape(), site.shape(0)
+    given = site.constant(1)
+    if given is not None and len(given) == len(made.sizes):
+        return [int(size) for size in given]  # sizes of 0 and -1 adapt by themselves
+    before = site.input_free(0)
+    sizes = []
+    for axis, size in enumerate(made.sizes):
+        if not made.free[axis]:
+            sizes.append(size)
+        elif axis < len(old) and before[axis] and old[axis] == size:
+            sizes.append(0)
+        else:
+            sizes.append(-1)
+    return sizes if sizes.count(-1) <= 1 else None
+
+
+def flatten(site: Site) -> None:
+    """Follow Flatten: [axes before `axis`, all others]."""
+    labels = site.labels(0)
+    if labels is not None:
+        made = site.made_shape().sizes
+        axis = int(site.attribute("axis", 1))
+        if axis < 0:
+            axis += labels.ndim
+        if math.prod(labels.shape[:axis]) > 1:
+            site.freeze(labels, "it is flattened together with other axes")
+            return
+        full = spread(labels, (*labels.shape[:axis], *site.shape(0)[axis:]))
+        site.set(full.reshape(1, made[1]))
+
+
+def transpose(site: Site) -> None:
+    """Follow Transpose."""
+    labels = site.labels(0)
+    if labels is not None:
+        order = site.attribute("perm", list(range(labels.ndim))[::-1])
+        site.set(labels.transpose([int(axis) for axis in order]))
+
+
+def squeeze(site: Site) -> None:
+    """Follow Squeeze and Unsqueeze: axes of one element come and go."""
+    labels = site.labels(0)
+    if labels is None:
+        return
+    found = moved(labels, site.shape(0), site.made_shape().sizes)
+    if found is None:
+        site.freeze(labels, "its axes are computed")
+    else:
+        site.set(found)
+
+
+def expand(site: Site) -> None:
+    """Follow Expand; axes that hold channels keep the size of the input."""
+    labels = site.labels(0)
+    if labels is None:
+        return
+    rank = len(site.made_shape().sizes)
+    padded = labels.reshape((1,) * (rank - labels.ndim) + labels.shape)
+    given = site.constant(1)
+    if given is None:
+        # the size is computed: from the shapes of tensors that lose the same channels, if from any
+        site.freeze(labels, "it is expanded to a size that is computed")
+        return
+
+    def change(graph: Graph, node: onnx.NodeProto, _kept: Kept) -> None:
+        sizes = np.array(given, np.int64)
+        for axis in range(rank):
+            if padded.shape[axis] > 1:
+                sizes[axis - rank + len(sizes)] = 1  # broadcasts to what is there
+        node.input[1] = graph.add_constant(f"{node.output[0]}/shape", sizes)
+
+    site.change(change)
+    site.set(padded)
+
+
+def tile(site: Site) -> None:
+    """Follow Tile with constant repeats."""
+    labels, repeats = site.labels(0), site.constant(1)
+    if labels is None:
+        return
+    if repeats is None:
+        site.freeze(labels, "it is repeated as often as is computed")
+        return
+    site.set(np.tile(labels, [int(r) if labels.shape[a] > 1 else 1 for a, r in enumerate(repeats)]))
+
+
+def depth_to_space(site: Site) -> None:
+    """Follow DepthToSpace: the channels of one output channel fall together."""
+    labels = site.along(0, 1)
+    if labels is None:
+        return
+    taps = int(site.attribute("blocksize")) ** 2
+    crd = site.attribute("mode", b"DCR") == b"CRD"
+    table = labels.reshape(-1, taps) if crd else labels.reshape(taps, -1).T
+    site.units.tie_along(table, 1)
+    site.set_along(1, table[:, 0])
+
+
+def space_to_depth(site: Site) -> None:
+    """Follow SpaceToDepth: channels are repeated for each place of a block."""
+    labels = site.along(0, 1)
+    if labels is not None:
+        site.set_along(1, np.tile(labels, int(site.attribute("blocksize")) ** 2))
+
+
+RULES = {
+    "Reshape": reshape,
+    "Flatten": flatten,
+    "Transpose": transpose,
+    "Squeeze": squeeze,
+    "Unsqueeze": squeeze,
+    "Expand": expand,
+    "Tile": tile,
+    "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
+}
