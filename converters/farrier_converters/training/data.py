@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,31 @@ class Rows:
             yield inputs, None if self.labels is None else np.asarray(self.labels[rows])
 
 
-def stream(data: Any, names: list[str]) -> Stream:
+@dataclass(frozen=True)
+class _Batches:
+    """The stream that an iterable of batches makes."""
+
+    data: Any
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch; TypeError where that is not known."""
+        return len(self.data)
+
+    def __call__(self, _epoch: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch."""
+        names = self.names
+        for batch in self.data:
+            items = [as_array(item) for item in (batch if isinstance(batch, (tuple, list)) else (batch,))]
+            if not len(names) <= len(items) <= len(names) + 1:
+                raise InputError(
+                    f"a batch holds {len(items)} arrays; the model takes {len(names)} and labels"
+                )
+            inputs = dict(zip(names, items, strict=False))
+            yield inputs, items[len(names)] if len(items) > len(names) else None
+
+
+def stream(data: Any, names: Sequence[str]) -> Stream:
     """Return a stream from what a user has: a stream, or any iterable of batches (a torch DataLoader, a list).
 
     A batch is (inputs..., labels): the first items go to the inputs called `names`, one more is the labels.
@@ -60,17 +84,17 @@ def stream(data: Any, names: list[str]) -> Stream:
     if callable(data):
         given: Stream = data  # type: ignore[assignment]
         return given
+    return _Batches(data, tuple(names))
 
-    def epoch(_number: int) -> Iterator[Batch]:
-        for batch in data:
-            items = [np.asarray(item) for item in (batch if isinstance(batch, (tuple, list)) else (batch,))]
-            if not len(names) <= len(items) <= len(names) + 1:
-                raise InputError(
-                    f"a batch holds {len(items)} arrays; the model takes {len(names)} and labels"
-                )
-            yield (
-                dict(zip(names, items, strict=False)),
-                items[len(names)] if len(items) > len(names) else None,
-            )
 
-    return epoch
+def length(data: Any) -> int | None:
+    """Return the number of batches in an epoch of a stream, None where it is not known."""
+    try:
+        return len(data)
+    except TypeError:
+        return None
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Return a numpy array of what a loader gives: an array, a list of numbers, a torch tensor on any device."""
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
