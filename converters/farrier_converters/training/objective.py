@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from farrier_contracts.errors import InputError
 
-from .losses import Loss, distill
+from .losses import Loss, Task, distill
 from .module import OnnxModule
 
 
@@ -124,6 +124,11 @@ class Plain(Objective):
         with torch.no_grad():
             wanted = self.teacher(**feeds)
         return distill(self.module)(found, wanted)
+
+    def check(self, labels: np.ndarray | None, shapes: Mapping[str, torch.Size]) -> None:
+        """Check the labels, where the loss knows how."""
+        if labels is not None and isinstance(self.loss, Task):
+            self.loss.check(labels, shapes[self.module.model.outputs[0].name])
 
     def to(self, device: torch.device) -> None:
         """Move the teacher."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from farrier_contracts.errors import InputError
 
 from ..module import OnnxModule
+from .precision import Precision
 from .settings import FitSettings
 
 
@@ -39,10 +40,11 @@ class Optimizers:
         for optimizer, _ in self.all:
             optimizer.zero_grad()
 
-    def step(self) -> None:
+    def step(self, precision: Precision) -> None:
         """Move everything by its gradient."""
         for optimizer, _ in self.all:
-            optimizer.step()
+            precision.step(optimizer)
+        precision.update()
         self._limit_scales()
 
     def set(self, factor: float) -> None:
@@ -50,6 +52,11 @@ class Optimizers:
         for optimizer, rate in self.all:
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the weights now (of the scales, where nothing else trains)."""
+        return float(self.all[0][0].param_groups[0]["lr"])
 
     def _limit_scales(self) -> None:
         """Keep scales near their start: an engine refuses ratios of scales that are out of its range."""
