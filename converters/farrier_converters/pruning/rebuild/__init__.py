@@ -1,8 +1,8 @@
 """Weights fitted again after pruning, so that layers give what they gave before: without labels, and without gradients.
 
-Layer by layer in the order of the graph, least squares on calibration rows finds the weights and the bias with which the
-pruned layer, on what the pruned network feeds it, comes nearest to the dense layer's result: He et al., "Channel Pruning
-for Accelerating Very Deep Neural Networks", arXiv 1707.06168, section 3.1, with a ridge towards the weights at hand.
+Layer by layer in the order of the graph, least squares on calibration rows finds the weights and the bias with which
+the pruned layer, on what the pruned network feeds it, comes nearest to the dense layer's result: He et al., "Channel
+Pruning for Accelerating Very Deep Neural Networks", arXiv 1707.06168, section 3.1, with a ridge towards the weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Kept = Callable[[str, int, int], np.ndarray]  # tensor, axis, size in the dense 
 
 @dataclass(frozen=True)
 class RebuildSettings:
-    """`ridge` pulls towards the weights at hand, in shares of the mean square of an input; `most_columns` bounds memory.
+    """`ridge` pulls towards the weights at hand, in shares of an input's mean square; `most_columns` bounds memory.
 
     A layer is left as it is where its fit explains less than `least_gain` of the error more than it did before.
     """
@@ -76,7 +76,9 @@ def _fits(
     if originals[node.output[0]].op_type != node.op_type or attribute(node, "group", 1) != 1:
         return False
     if node.op_type == "Gemm" and (
-        attribute(node, "transA", 0) or attribute(node, "alpha", 1.0) != 1 or attribute(node, "beta", 1.0) != 1
+        attribute(node, "transA", 0)
+        or attribute(node, "alpha", 1.0) != 1
+        or attribute(node, "beta", 1.0) != 1
     ):
         return False
     if node.op_type != "Conv" and len(weight.dims) != 2:
@@ -134,7 +136,10 @@ def _refit(
         return
     ridge = settings.ridge * size * np.eye(len(gram))
     fitted = start + np.linalg.solve(gram + ridge, cross - gram @ start.T).T
-    if _error(gram, cross, energy, fitted) > _error(gram, cross, energy, start) - settings.least_gain * energy:
+    if (
+        _error(gram, cross, energy, fitted)
+        > _error(gram, cross, energy, start) - settings.least_gain * energy
+    ):
         return
     _store(graph, node, fitted[:, : weights.shape[1]], fitted[:, -1] if offset else None)
 
