@@ -183,7 +183,7 @@ def tile(site: Site) -> None:
         return
     made, old = site.made_shape(), site.shape(0)
     channels = [axis for axis in range(labels.ndim) if labels.shape[axis] > 1]
-    if any(made.free[axis] for axis in channels):
+    if site.constant(1) is None and any(made.free[axis] for axis in channels):
         site.freeze(labels, "it is repeated as often as is computed")
         return
     site.set(np.tile(labels, [made.sizes[a] // old[a] if a in channels else 1 for a in range(labels.ndim)]))
