@@ -78,18 +78,30 @@ class OnnxModule(nn.Module):
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         """Return the output, or a tuple of them; inputs in the model's order or by name."""
         specs = [spec.name for spec in self.model.inputs]
-        values: dict[str, Any] = {**dict(zip(specs, inputs, strict=False)), **named}
-        missing = [name for name in specs if name not in values]
+        values = self.compute({**dict(zip(specs, inputs, strict=False)), **named})
+        results = tuple(values[spec.name] for spec in self.model.outputs)
+        return results[0] if len(results) == 1 else results
+
+    def compute(self, feeds: Mapping[str, Tensor], keep: Collection[str] = ()) -> dict[str, Tensor]:
+        """Return the outputs, and the inner tensors called `keep`, by name.
+
+        Raises InputError for an input that is missing, or a name that the graph does not hold.
+        """
+        missing = [spec.name for spec in self.model.inputs if spec.name not in feeds]
         if missing:
             raise InputError(f"the model needs the input {missing[0]!r} too")
+        values: dict[str, Any] = dict(feeds)
         if self.checkpoints > 1 and torch.is_grad_enabled():
-            self._run_in_segments(values)
+            self._run_in_segments(values, keep)
         else:
-            self.run(values, 0, len(self.steps))
-        results = tuple(
-            values[spec.name] if spec.name in values else self.value(spec.name) for spec in self.model.outputs
-        )
-        return results[0] if len(results) == 1 else results
+            self.run(values, 0, len(self.steps), keep=keep)
+        wanted = dict.fromkeys((*(spec.name for spec in self.model.outputs), *keep))
+        return {name: values[name] if name in values else self._stored(name) for name in wanted}
+
+    def _stored(self, name: str) -> Tensor:
+        if name not in self._fixed and name not in self.attributes:
+            raise InputError(f"the model computes no tensor called {name!r}")
+        return self.value(name)
 
     def run(self, values: dict[str, Any], start: int, stop: int, *, keep: Collection[str] = ()) -> None:
         """Execute some of the steps over named values, forgetting each after its last use unless in `keep`."""
@@ -145,7 +157,7 @@ class OnnxModule(nn.Module):
                 uses[position].append(name)
         return uses
 
-    def _run_in_segments(self, values: dict[str, Any]) -> None:
+    def _run_in_segments(self, values: dict[str, Any], keep: Collection[str]) -> None:
         length = -(-len(self.steps) // self.checkpoints)
         for start in range(0, len(self.steps), length):
             stop = min(start + length, len(self.steps))
@@ -155,7 +167,7 @@ class OnnxModule(nn.Module):
                 *tensors: Tensor, a: int = start, b: int = stop, names: list[str] = names
             ) -> dict[str, Any]:
                 inner = dict(zip(names, tensors, strict=True))
-                self.run(inner, a, b)
+                self.run(inner, a, b, keep=keep)
                 return inner
 
             found: Any = checkpoint(
