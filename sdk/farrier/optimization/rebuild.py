@@ -12,7 +12,8 @@ from .build import as_it_came
 from .job import Job
 from .output import lock
 from .result import Entry
-from .search import Found, build_one, place
+from .search import Found
+from .trade import build_one, place
 from .trial import Progress
 
 
