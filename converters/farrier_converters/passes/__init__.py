@@ -36,6 +36,7 @@ PASSES: dict[str, str] = {
     "qat": "farrier_converters.passes.qat:QAT",
     "student": "farrier_converters.passes.student:STUDENT",
     "adaround": "farrier_converters.passes.adaround:ADAROUND",
+    "distill": "farrier_converters.passes.distill:DISTILL",
     "shrink": "farrier_converters.passes.shrink:SHRINK",
     "int4": "farrier_converters.passes.weights:INT4",
     "bf16": "farrier_converters.passes.short_floats:BF16",
