@@ -29,6 +29,7 @@ PASSES: dict[str, str] = {
     "equalize": "farrier_converters.passes.repairs.equalize:EQUALIZE",
     "centre": "farrier_converters.passes.repairs.centre:CENTRE",
     "smooth": "farrier_converters.passes.repairs.smooth:SMOOTH",
+    "prune": "farrier_converters.passes.prune:PRUNE",
     "fp16": "farrier_converters.passes.fp16:FP16",
     "int8": "farrier_converters.passes.int8:INT8",
     "int8-dynamic": "farrier_converters.passes.int8_dynamic:INT8_DYNAMIC",
