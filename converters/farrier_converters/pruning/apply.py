@@ -98,7 +98,9 @@ def agree(
     for spec, left, right in zip(pruned.outputs, run.once(pruned.proto, feeds), wanted, strict=True):
         left, right = np.asarray(left), np.asarray(right)
         if left.shape != right.shape:
-            raise PruningFault(f"the pruned model's {spec.name} has the shape {left.shape}, not {right.shape}")
+            raise PruningFault(
+                f"the pruned model's {spec.name} has the shape {left.shape}, not {right.shape}"
+            )
         if left.dtype.kind == "f" and left.size:
             apart = float(np.abs(left - right).max())
             if not apart <= TOLERANCE * max(1.0, float(np.abs(right).max())):

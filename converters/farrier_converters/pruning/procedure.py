@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice
 
@@ -142,7 +142,9 @@ class _Run:
         evidence = Evidence(
             self.rows if needs == ROWS and self.resources.rows else None, gradients, self.options.seed
         )
-        return importance(groups, self.criterion, evidence, Reading(self.options.over, self.options.normalize))
+        return importance(
+            groups, self.criterion, evidence, Reading(self.options.over, self.options.normalize)
+        )
 
     def shares(self, model: Model, blocks: tuple[whole.Block, ...]) -> dict[int, float]:
         """How much the outputs change without each block, in shares of the average block."""
@@ -175,9 +177,13 @@ def totals(model: Model, staircase: Staircase) -> Totals:
     graph = Graph(model)
     shapes = infer(graph.without_weights())
     layers = [work_of(node, graph, shapes) for node in graph.ordered()]
-    multiply_adds = sum(layer.multiply_adds for layer in layers if layer is not None and layer.kind != "other")
+    multiply_adds = sum(
+        layer.multiply_adds for layer in layers if layer is not None and layer.kind != "other"
+    )
     parameters = sum(
-        int(np.prod(tensor.dims)) for tensor in graph.initializers.values() if tensor.data_type in (1, 10, 11, 16)
+        int(np.prod(tensor.dims))
+        for tensor in graph.initializers.values()
+        if tensor.data_type in (1, 10, 11, 16)
     )
     return Totals(multiply_adds, parameters, predict(model, staircase))
 

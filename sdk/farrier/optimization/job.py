@@ -28,6 +28,7 @@ from .trial import Progress, TrialSettings
 CALIBRATION_BATCH = 8  # rows per run where the model leaves that free
 TWIN_ROWS = 32  # of made-up inputs that the twin of a calibration without data is fitted to
 TWIN_ELEMENTS = 1 << 20  # of inputs in one such run
+NO_ROWS = "training needs rows to train on; give them with --train"
 NO_DATA = "random"  # stands for a digest where there was no file
 # What the model is measured in as it came; targets without ONNX Runtime cannot get it delivered.
 BASELINE = targets.Toolchain("onnx", "onnx", "onnxruntime", ("fp32",))
@@ -140,8 +141,8 @@ def prepare(
     if recipe_path is None and precisions is None:
         candidates += plan(target, suited(model) + (TRAINED if train_path else ()), suggested=True)
     candidates, absent = _runnable(candidates)
-    if train_path is None and _trains(candidates, settings):
-        raise UsageError("training needs rows to train on; give them with --train")
+    if train_path is None and (settings.smaller.mode == ALWAYS or learns(candidates)):
+        raise UsageError(NO_ROWS)
     rows, warnings = _rows(model, data_path, calib_path, settings.data)
     warnings = (*told, *absent, *warnings)
     labels = rows.evaluation.labels
@@ -181,10 +182,9 @@ def prepare(
     )
 
 
-def _trains(candidates: Sequence[Candidate], settings: Settings) -> bool:
-    """Say whether something is asked for that cannot be without rows to train on."""
-    steps = {step.name for candidate in candidates for step in candidate.steps}
-    return bool(steps & {"qat", "distill", "finetune"}) or settings.smaller.mode == ALWAYS
+def learns(candidates: Sequence[Candidate]) -> bool:
+    """Say whether any of them cannot be without rows to train on."""
+    return any(step.name in ("qat", "distill", "finetune") for c in candidates for step in c.steps)
 
 
 def _with_engines(target: targets.Target, names: Sequence[str] | None) -> targets.Target:

@@ -31,7 +31,9 @@ def _without(state: State, share: float) -> np.ndarray:
         most = int(share * group.size + 1e-9)
         if state.limits.on_steps:
             moves = [move for move in group_moves(state, group.name) if len(move.units) <= most]
-            units = max(moves, key=lambda move: move.gained).units if moves else state.removable(group.name)[:0]
+            units = (
+                max(moves, key=lambda move: move.gained).units if moves else state.removable(group.name)[:0]
+            )
         else:
             units = state.removable(group.name)[:most]
         state.gone[units] = True

@@ -68,4 +68,6 @@ def importance(
     for group, values in scores.items():
         if np.isinf(values).any():
             raise InputError(f"the importance {name!r} of {group} is not a number; look at its weights")
-    return {group: np.where(np.isnan(values), np.inf, np.maximum(values, 0)) for group, values in scores.items()}
+    return {
+        group: np.where(np.isnan(values), np.inf, np.maximum(values, 0)) for group, values in scores.items()
+    }

@@ -48,7 +48,9 @@ class Reading:
         if self.over not in OVER:
             raise UsageError(f"layers are brought together by one of {', '.join(OVER)}, not {self.over!r}")
         if self.normalize not in NORMALIZE:
-            raise UsageError(f"layers are normalized by one of {', '.join(NORMALIZE)}, not {self.normalize!r}")
+            raise UsageError(
+                f"layers are normalized by one of {', '.join(NORMALIZE)}, not {self.normalize!r}"
+            )
 
     def together(self, group: Group, numbers: list[np.ndarray], *, across: bool = False) -> np.ndarray:
         """Return one number for each unit [units] from those of its layers; NaN where there are none."""

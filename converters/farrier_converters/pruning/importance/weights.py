@@ -12,7 +12,13 @@ from ..group import Group, Groups, Place
 from .evidence import Evidence, Reading, Scores
 
 MULTIPLY = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1), "LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2)}  # fmt: skip
-NORMS = ("BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization")
+NORMS = (
+    "BatchNormalization",
+    "LayerNormalization",
+    "InstanceNormalization",
+    "GroupNormalization",
+    "RMSNormalization",
+)
 SCALE = 1  # the input of a norm that holds its scales
 
 
@@ -30,7 +36,13 @@ class Weights:
                 maker = graph.producer.get(node.input[0])
                 alone = len(graph.readers.get(node.input[0], [])) == 1
                 scale, variance = (self._values.get(node.input[i]) for i in (SCALE, 4))
-                if maker is not None and maker.op_type == "Conv" and alone and scale is not None and variance is not None:
+                if (
+                    maker is not None
+                    and maker.op_type == "Conv"
+                    and alone
+                    and scale is not None
+                    and variance is not None
+                ):
                     epsilon = attribute(node, "epsilon", 1e-5)
                     self._factors[maker.input[1]] = 0, scale / np.sqrt(np.abs(variance) + epsilon)
 

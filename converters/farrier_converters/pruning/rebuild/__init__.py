@@ -76,7 +76,9 @@ def _fits(
     if originals[node.output[0]].op_type != node.op_type or attribute(node, "group", 1) != 1:
         return False
     if node.op_type == "Gemm" and (
-        attribute(node, "transA", 0) or attribute(node, "alpha", 1.0) != 1 or attribute(node, "beta", 1.0) != 1
+        attribute(node, "transA", 0)
+        or attribute(node, "alpha", 1.0) != 1
+        or attribute(node, "beta", 1.0) != 1
     ):
         return False
     if node.op_type != "Conv" and len(weight.dims) != 2:
@@ -134,7 +136,10 @@ def _refit(
         return
     ridge = settings.ridge * size * np.eye(len(gram))
     fitted = start + np.linalg.solve(gram + ridge, cross - gram @ start.T).T
-    if _error(gram, cross, energy, fitted) > _error(gram, cross, energy, start) - settings.least_gain * energy:
+    if (
+        _error(gram, cross, energy, fitted)
+        > _error(gram, cross, energy, start) - settings.least_gain * energy
+    ):
         return
     _store(graph, node, fitted[:, : weights.shape[1]], fitted[:, -1] if offset else None)
 

@@ -81,7 +81,11 @@ class Search:
         """Return what was done, for lock and report."""
         return {
             "probes": [
-                {**vars(probe), "cuts": dict(probe.cuts), "enough": list(probe.enough)}
+                {
+                    **{name: value for name, value in vars(probe).items() if value is not None},
+                    "cuts": dict(probe.cuts),
+                    "enough": list(probe.enough),
+                }
                 for probe in self.probes
             ],
             "trained": list(self.trained),

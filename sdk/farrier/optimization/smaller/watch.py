@@ -34,13 +34,14 @@ DEVIATIONS = 2.0  # of the difference of two scores of so many rows: less is no 
 class StepFigures:
     """One step of a candidate: how large what it made is, and how good on the rows that judge steps.
 
-    `metric` and `drop` are None where it is not judged; `latency_ms` is that of what the toolchain compiles of it.
+    `metric` and `drop` are None where there is none that is finite; `bytes` and `latency_ms` are of what the toolchain
+    compiles of it, where it can, else of the graph.
     """
 
     name: str
     metric: float | None
     drop: float | None
-    bytes: int  # of the ONNX graph
+    bytes: int
     parameters: int
     multiply_adds: int  # of one row
     latency_ms: float | None = None
@@ -102,11 +103,10 @@ class Watch:
     def figures(self, candidate: Candidate, digests: tuple[str, ...]) -> list[StepFigures]:
         """Return the figures of a built candidate's steps, the original first, with latencies measured side by side."""
         graphs = {"original": self._original(), **dict(zip(digests, self._paths(digests), strict=True))}
-        timed = _latencies(graphs, candidate.toolchain, self.rows, self.settings)
-        found = [replace(self._of_original(), latency_ms=timed.get("original"))]
-        for step, digest in zip(candidate.steps, digests, strict=True):
-            found.append(replace(self.known[digest], name=step.name, latency_ms=timed.get(digest)))
-        return found
+        compiled = _compiled(graphs, candidate.toolchain, self.rows, self.settings)
+        known = [("original", "original", self._of_original())]
+        known += [(step.name, d, self.known[d]) for step, d in zip(candidate.steps, digests, strict=True)]
+        return [replace(figures, name=name, **compiled.get(key, {})) for name, key, figures in known]
 
     def _paths(self, digests: tuple[str, ...]) -> Iterator[Path]:
         return (self.files[digest] for digest in digests)
@@ -166,12 +166,14 @@ def _sizes(name: str, model: Model, path: Path, metric: float | None, drop: floa
     )
 
 
-def _latencies(
+def _compiled(
     graphs: Mapping[str, Path], toolchain: Toolchain, rows: Dataset, settings: TrialSettings
-) -> dict[str, float]:
-    """Return the median milliseconds of each graph in the toolchain's engine; what it cannot compile is left out."""
-    if toolchain.stand_in:
-        return {}
+) -> dict[str, dict[str, Any]]:
+    """Return what the toolchain makes of each graph: its bytes, and its median milliseconds unless that misleads.
+
+    What cannot be compiled or run is left out: it is not what is delivered.
+    """
+    found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         children: dict[str, Child] = {}
         for number, (name, path) in enumerate(graphs.items()):
@@ -179,13 +181,19 @@ def _latencies(
                 place = Path(folder) / str(number)
                 place.mkdir()
                 made = compilers.get(toolchain.compiler).compile(load(path), toolchain, place)
+                found[name] = {"bytes": made.path.stat().st_size}
                 child = Child(
                     made.runs or made.path, toolchain.answers_in, settings.child, options=made.options
                 )
                 children[name] = stack.enter_context(child)
+        if toolchain.stand_in:
+            return found
         feeds = rows.feed(rows.rows[: rows.fixed_batch or 1])
-        found = measure(children, feeds, batch=rows.fixed_batch or 1, settings=settings.profile)
-    return {name: timed.p50_ms for name, timed in found.items() if isinstance(timed, Latency)}
+        timed = measure(children, feeds, batch=rows.fixed_batch or 1, settings=settings.profile)
+    for name, latency in timed.items():
+        if isinstance(latency, Latency):
+            found[name]["latency_ms"] = latency.p50_ms
+    return found
 
 
 @contextmanager
@@ -198,5 +206,5 @@ def _tolerated() -> Iterator[None]:
 
 
 def document(steps: list[StepFigures]) -> list[dict[str, Any]]:
-    """Return the form of the lock and of `report.json`."""
-    return [asdict(step) for step in steps]
+    """Return the form of the lock and of `report.json`, without what is not known."""
+    return [{k: value for k, value in asdict(step).items() if value is not None} for step in steps]
