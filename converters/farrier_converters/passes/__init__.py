@@ -34,6 +34,7 @@ PASSES: dict[str, str] = {
     "int8": "farrier_converters.passes.int8:INT8",
     "int8-dynamic": "farrier_converters.passes.int8_dynamic:INT8_DYNAMIC",
     "int8-weights": "farrier_converters.passes.int8_weights:INT8_WEIGHTS",
+    "finetune": "farrier_converters.passes.finetune:FINETUNE",
     "qat": "farrier_converters.passes.qat:QAT",
     "student": "farrier_converters.passes.student:STUDENT",
     "adaround": "farrier_converters.passes.adaround:ADAROUND",
