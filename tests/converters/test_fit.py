@@ -479,3 +479,29 @@ def test_a_binary_and_a_token_model_train(make_model):
         FitSettings(epochs=8, learning_rate=0.1),
     )
     assert history.losses[-1] < 0.6 * history.losses[0]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_a_rate_is_found_that_trains(network, optimizer, scale):
+    # Inputs of another scale need another rate with SGD: its loss is the steeper.
+    x, y = task()
+    data = Rows({"x": x * np.float32(scale)}, y, batch=24)
+    said, probed, module = [], [], OnnxModule(network)
+    before = weights(module)
+
+    class First(Hook):
+        def start(self, module):
+            probed.append(weights(module))
+
+    history = fit(
+        module,
+        data,
+        FitSettings(epochs=6, optimizer=optimizer, find_rate=True),
+        hooks=[First()],
+        progress=lambda stage, _share: said.append(stage),
+    )
+    assert all(torch.equal(before[name], value) for name, value in probed[0].items())
+    assert history.losses[-1] < 0.6 * history.losses[0]
+    assert said[0].startswith("note: the learning rate is")
+    assert 1e-6 <= float(said[0].split()[5].rstrip(",")) <= 0.05

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..objective import Hook, Objective, Plain
 from .device import threads, tuned
 from .history import History
 from .judge import Judge, Verdict
+from .rate import probe
 from .resume import Checkpoint, capture, restore
 from .settings import FitSettings
 from .trainer import Trainer
@@ -69,6 +70,10 @@ def fit(
     for note in getattr(data, "notes", ()):
         progress(NOTE + note, 0.0)
     objective = objective or Plain(module, loss or task(module, settings.smoothing), teacher)
+    if settings.find_rate:
+        found = probe(Trainer(module, settings, objective, ()), data)
+        settings = replace(settings, learning_rate=found, find_rate=False)
+        progress(f"{NOTE}the learning rate is {found:.2g}, by a range test", 0.0)
     trainer = Trainer(module, settings, objective, hooks)
     judge = None if validation is None else Judge(trainer, held_out(validation, names), metric)
     first = None if work is None else next(iter(data(0)), None)

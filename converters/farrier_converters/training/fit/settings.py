@@ -23,6 +23,8 @@ class FitSettings:
     of more than one axis; "adam" adds it to the gradient, "adamw" takes it off the weights (Loshchilov & Hutter, arXiv
     1711.05101).
 
+    With `find_rate` a range test (see `fit.rate`) over a few batches takes the place of `learning_rate`.
+
     Rates follow `schedule` (see `fit.schedule`) after a linear start over `warmup` of all steps. Batches are
     `accumulate`d before each step of the optimizer; gradients are scaled down to a norm of `clip` (0: they are not).
     `smoothing` spreads this share of a class label over all classes (Szegedy et al., arXiv 1512.00567).
@@ -41,6 +43,7 @@ class FitSettings:
 
     epochs: int = 3
     learning_rate: float = 5e-4
+    find_rate: bool = False
     optimizer: str = "adamw"
     momentum: float = 0.9
     weight_decay: float = 1e-4
