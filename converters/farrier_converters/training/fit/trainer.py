@@ -38,9 +38,9 @@ class Trainer:
         self.module, self.settings, self.objective, self.hooks = module, settings, objective, hooks
         module.to(self.device)
         if settings.channels_last and self.device.type == "cuda":
-            module.to(
-                memory_format=torch.channels_last
-            )  # as the batches are: else weights are turned at each step
+            # As the batches are: otherwise weights are turned at each step.
+            for parameter in (p for p in module.parameters() if p.ndim == 4):
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)
         objective.to(self.device)
         for hook in hooks:
             hook.start(module)
