@@ -20,8 +20,8 @@ from .trainer import Trainer
 
 BATCHES = 4
 STEPS = 40
-LOWEST, HIGHEST = 0.01, 10.0  # times the rate that was given
-BACK = 10.0  # from the rate at which the loss rises to the one that is safe
+LOWEST, HIGHEST = 0.025, 25.0  # times the rate that was given
+BACK = 25.0  # from the rate at which the loss rises to the one that is safe
 SMOOTHING = 0.75  # of the loss from step to step
 RISE = 0.25  # of the loss at the start, above the least one: then the rate is too high
 NORMS = ("Normalization", "LRN")  # in an operator's name
