@@ -29,10 +29,12 @@ PASSES: dict[str, str] = {
     "equalize": "farrier_converters.passes.repairs.equalize:EQUALIZE",
     "centre": "farrier_converters.passes.repairs.centre:CENTRE",
     "smooth": "farrier_converters.passes.repairs.smooth:SMOOTH",
+    "prune": "farrier_converters.passes.prune:PRUNE",
     "fp16": "farrier_converters.passes.fp16:FP16",
     "int8": "farrier_converters.passes.int8:INT8",
     "int8-dynamic": "farrier_converters.passes.int8_dynamic:INT8_DYNAMIC",
     "int8-weights": "farrier_converters.passes.int8_weights:INT8_WEIGHTS",
+    "finetune": "farrier_converters.passes.finetune:FINETUNE",
     "qat": "farrier_converters.passes.qat:QAT",
     "adaround": "farrier_converters.passes.adaround:ADAROUND",
     "distill": "farrier_converters.passes.distill:DISTILL",
@@ -40,6 +42,7 @@ PASSES: dict[str, str] = {
     "int4": "farrier_converters.passes.weights:INT4",
     "bf16": "farrier_converters.passes.short_floats:BF16",
     "fp8": "farrier_converters.passes.short_floats:FP8",
+    "sparsify": "farrier_converters.passes.sparsify:SPARSIFY",
     "nf4": "farrier_converters.passes.weights:NF4",
 }
 

@@ -14,7 +14,8 @@ from .objective import Hook, Moment
 class KeepZeros(Hook):
     """Weights that are zero when training starts stay zero, so that a sparse model stays as sparse as it is.
 
-    Weights of more than one axis count, or the parameters called `names`: a bias that starts at zero is to learn.
+    Weights of more than one axis count, or the parameters called `names`: a bias that starts at zero is to learn, and
+    so is a weight that is zero throughout.
     Optimizers with momentum or decay move a weight without a gradient too, so that weights are masked after each
     step, and gradients before it.
     """
@@ -25,11 +26,14 @@ class KeepZeros(Hook):
 
     def start(self, module: OnnxModule) -> None:
         """Remember where the zeros are."""
+        self.masks = {}
         named = module.parameters_by_name
         chosen = {n: p for n, p in named.items() if (p.ndim > 1 if self.names is None else n in self.names)}
         masks = {name: (p.detach() != 0).to(p.dtype) for name, p in chosen.items()}
-        sparse = torch.stack([mask.amin() < 1 for mask in masks.values()]).cpu() if masks else []
-        self.masks = {name: masks[name] for name, some in zip(masks, sparse, strict=True) if bool(some)}
+        left = torch.stack([mask.count_nonzero() for mask in masks.values()]).cpu() if masks else ()
+        for (name, mask), count in zip(masks.items(), left, strict=True):
+            if self.names is not None or 0 < int(count) < mask.numel():
+                self.masks[name] = mask
 
     def gradients(self, module: OnnxModule, moment: Moment) -> None:
         """Take zeros out of the gradients, so that they count in no norm and no momentum."""
