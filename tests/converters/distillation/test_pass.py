@@ -14,8 +14,8 @@ from farrier_converters.graph import run
 
 pytest.importorskip("torch", reason="training needs PyTorch, which is not installed")
 
-from farrier_converters.passes.distill import DistillOptions, adapted, distill  # noqa: E402
-from farrier_converters.training.data import Rows  # noqa: E402
+from farrier_converters.passes.distill import DistillOptions, adapted, distill
+from farrier_converters.training.data import Rows
 
 FIT = {"epochs": 30, "learning_rate": 1e-2}
 
