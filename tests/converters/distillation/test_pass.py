@@ -104,6 +104,12 @@ def test_without_labels_the_answers_teach_and_nothing_is_adapted(good):
     assert any("not adapted" in note for note in found.notes)
 
 
+def test_held_out_labels_judge_a_student_that_learns_without_any(good):
+    found = distill(dense((5, 8, 3), seed=2), DistillOptions(fit=FIT), context(good, labelled=False))
+    assert set(found.verdicts) == {"teacher", "before", "after"}
+    assert found.verdicts["after"].score > 0.9
+
+
 def test_several_teachers_from_files_too(good, tmp_path):
     models.save(good, tmp_path / "second.onnx")
     options = DistillOptions(fit=FIT, adapt=0, teachers=[str(tmp_path / "second.onnx")], shares=(1, 3))
