@@ -1,4 +1,4 @@
-"""ResNet20, ResNet56 and the pictures of cifar10_jpg, for the benchmarks that train or round."""
+"""ResNet20 and the pictures of cifar10_jpg, for the benchmarks that train or round."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from farrier_converters.model import Model, from_proto
 ROOT = Path(__file__).resolve().parent.parent
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TARGET = Arithmetic("u8", 8)
+CHECKPOINTS = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
 
 
 def resnet20(data: Path) -> Model:
-    return checkpoint(data, "resnet20")
+    return resnet(data, "resnet20")
 
 
-def checkpoint(data: Path, name: str) -> Model:
-    """ResNet20 or ResNet56 as it was trained, with its batch norms."""
+def resnet(data: Path, name: str) -> Model:
+    """Return one of the networks of `CHECKPOINTS`, as it was published."""
     spec = importlib.util.spec_from_file_location("resnet20", ROOT / "examples" / "resnet20.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    path = next((data / "resnet_cifar10_pth" / "pretrained_models").glob(f"{name}-*.th"))
-    return from_proto(module.build(module.read_checkpoint(path)), name)
+    checkpoint = data / "resnet_cifar10_pth" / "pretrained_models" / CHECKPOINTS[name]
+    return from_proto(module.build(module.read_checkpoint(checkpoint)), name)
 
 
 def pictures(data: Path) -> tuple[np.ndarray, np.ndarray]:

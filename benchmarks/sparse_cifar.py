@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cifar import ROOT, accuracy, checkpoint, pictures
+from cifar import ROOT, accuracy, pictures, resnet
 
 from farrier_converters import passes
 from farrier_converters.model import Model
@@ -99,7 +99,7 @@ def parser(description: str, *, epochs: int, rate: float) -> argparse.ArgumentPa
 
 
 def one_seed(name: str, options: SparsifyOptions, seed: int, arguments: argparse.Namespace) -> Sides:
-    source, (images, labels) = checkpoint(arguments.shared_data, name), pictures(arguments.shared_data)
+    source, (images, labels) = resnet(arguments.shared_data, name), pictures(arguments.shared_data)
     order = np.random.default_rng(seed).permutation(len(images))
     rows, test = order[: arguments.train], order[7000:]
 

@@ -46,16 +46,16 @@ def check(labels: np.ndarray, scores: Sequence[int]) -> str:
 
     Raises InputError for labels that do not fit scores of this shape, are out of range, or are no numbers.
     """
+    if labels.dtype.kind not in "iubf":
+        raise InputError(
+            f"labels of type {labels.dtype} cannot be learned; give classes as integers, values as floats"
+        )
     whole = labels.dtype.kind in "iub"
     found = kind(whole, labels.shape, scores)
     if whole:
         classes = {CLASSES: scores[1], TOKENS: scores[-1], BINARY: 2}[found] if len(scores) > 1 else 2
         _in_range(labels, classes, found)
         return found
-    if labels.dtype.kind != "f":
-        raise InputError(
-            f"labels of type {labels.dtype} cannot be learned; give classes as integers, values as floats"
-        )
     if not np.isfinite(labels).all():
         raise InputError("the labels hold values that are no finite numbers")
     if len(scores) == 2 and scores[1] > 1 and _shares(labels):

@@ -18,10 +18,11 @@ from ..graph.write_back import write_back
 from ..model import Model
 from . import slots
 from .lowering import Step, execute, lower, tensor
+from .ops import host
 
 
 class OnnxModule(nn.Module):
-    """Computes what the graph computes, with gradients.
+    """Computes what the graph computes, with gradients, on the device that `to` moves it to.
 
     There is one parameter per initializer, so that weights used twice stay tied. `parameters_by_name` and
     `state_dict` hold them under the model's own names (dots become underscores). Batch norms learn their statistics
@@ -33,6 +34,8 @@ class OnnxModule(nn.Module):
     pass instead of kept (Chen et al., arXiv 1604.06174). `example` (inputs by name) decides shape-dependent branches.
     Raises InputError for a graph that cannot be trained.
     """
+
+    _anchor: Tensor
 
     def __init__(
         self,
@@ -54,13 +57,26 @@ class OnnxModule(nn.Module):
         self._recomputing = False
         self.attributes: dict[str, str] = {}  # name in the graph -> attribute of the module
         self.logarithmic: set[str] = set()
-        self._fixed: dict[str, Tensor] = {}  # integers, which stay on the processor with the shapes
+        # Tells where the module is; integers and what is read as numbers stay on the processor with the shapes.
+        self.register_buffer("_anchor", torch.empty(0), persistent=False)
+        self._fixed: dict[str, Tensor] = {}
+        self._copies: dict[
+            tuple[str, torch.device], Tensor
+        ] = {}  # of those, where data is computed from them
+        plain = [(step.name, step.inputs, step.outputs) for step in self.steps]
+        self._numbers = host.read_as_numbers(plain, [spec.name for spec in model.outputs])
+        self._data = [host.data_inputs(name, inputs) for name, inputs, _ in plain]
         names = [*slots.parameters(program.nodes, program.constants), *trainable]
         learned = {s.inputs[1] for s in self.steps if s.name == "FakeQuantize"} if scales else set()
         wanted = ({*names} | learned) - {*frozen}
         for name, value in program.constants.items():
             self._register(name, value, trains=name in wanted, logarithm=name in learned)
         self._uses = self._last_uses()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self._anchor.device
 
     @property
     def parameters_by_name(self) -> dict[str, nn.Parameter]:
@@ -106,11 +122,19 @@ class OnnxModule(nn.Module):
     def run(self, values: dict[str, Any], start: int, stop: int, *, keep: Collection[str] = ()) -> None:
         """Execute some of the steps over named values, forgetting each after its last use unless in `keep`."""
         state = {"training": self.training and not self.norms_frozen, "keep": self._recomputing}
+        away = self.device.type != "cpu"
         for position in range(start, stop):
             step = self.steps[position]
             borrowed = [n for n in step.inputs if n and n not in values]
             values.update({name: self.value(name) for name in borrowed})
-            execute(step, values, **state)
+            moved = self._moved(position, values) if away else None
+            if moved:
+                left = {name: values[name] for name in moved}
+                values.update(moved)
+                execute(step, values, **state)
+                values.update(left)
+            else:
+                execute(step, values, **state)
             for name in {*borrowed, *(n for n in self._uses[position] if n not in keep)}:
                 values.pop(name, None)
 
@@ -123,9 +147,31 @@ class OnnxModule(nn.Module):
                 changed[name] = self.value(name).detach().cpu().contiguous().numpy()
         return write_back(self.model, changed)
 
+    def _moved(self, position: int, values: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return copies on the device of what a step reads as data from the processor beside data on the device.
+
+        A step that reads from the processor alone computes with shapes, and stays there. Copies from memory that is
+        not pinned are staged before the call returns: nothing waits for the device.
+        """
+        step, found = self.steps[position], {n: values[n] for n in self._data[position]}
+        strays = [n for n, value in found.items() if value.device.type == "cpu"]
+        if not strays or len(strays) == len(found):
+            return {}
+        moved = {}
+        for name in strays:
+            if name in self._fixed:
+                key = (name, self.device)
+                if key not in self._copies:
+                    self._copies[key] = found[name].to(self.device)
+                moved[name] = self._copies[key]
+            elif found[name].ndim or step.name not in host.SCALARS:
+                moved[name] = found[name].to(self.device, non_blocking=True)
+        return moved
+
     def _register(self, name: str, value: np.ndarray, *, trains: bool, logarithm: bool) -> None:
         stored = tensor(value)
-        if not (stored.is_floating_point() or stored.dtype == torch.bool):
+        number = name in self._numbers and not trains
+        if number or not (stored.is_floating_point() or stored.dtype == torch.bool):
             self._fixed[name] = stored
             return
         attribute = "".join(c if c.isalnum() else "_" for c in name) or "unnamed"

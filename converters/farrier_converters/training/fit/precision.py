@@ -5,7 +5,7 @@ Source: Micikevicius et al., "Mixed precision training", arXiv 1710.03740.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ class Precision:
 
     def forward(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass."""
-        return torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+        return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
 
     def full(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the values with 16-bit floats made 32: losses are sums, which need them."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from farrier_contracts.errors import UsageError
 
@@ -83,6 +85,15 @@ class FitSettings:
                 raise UsageError(f"{name} is a share from 0 up to 1; it is {getattr(self, name)}")
         if not 0 < self.gamma <= 1:
             raise UsageError(f"gamma must be above 0 and at most 1; it is {self.gamma}")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> FitSettings:
+        """Return the settings that a recipe holds as a table; raises UsageError for names and values that are none."""
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise UsageError(f"training does not take these settings: {error}") from None
 
 
 def _choice(what: str, given: str, known: tuple[str, ...]) -> None:

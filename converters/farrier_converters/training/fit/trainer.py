@@ -23,6 +23,8 @@ from .precision import Precision
 from .schedule import factor
 from .settings import FitSettings
 
+GUESS = 100  # batches: half of an epoch whose length is not known
+
 
 class Trainer:
     """A module with what moves it, on its device."""
@@ -54,7 +56,8 @@ class Trainer:
         moment = Moment(self.steps, number, number / settings.epochs)
         for inputs, labels in self._made(data(number)):
             if count % settings.accumulate == 0:
-                done = min(count / self.batches, 1.0) if self.batches else 0.0
+                # The length of a stream may not be known before its first end: then the share only nears it.
+                done = count / max(self.batches, count) if self.batches else count / (count + GUESS)
                 moment = Moment(self.steps, number, (number + done) / settings.epochs)
                 self._begin(moment)
             value, _ = self.value(inputs, labels)

@@ -1,0 +1,61 @@
+"""The predicted time of a whole model on a target: its layers by the staircase, the rest by the element."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from ...graph.edit import Graph, standard
+from ...graph.types import TensorType, infer
+from ...model import Model
+from .layers import Layer, layer_of, sizes
+from .table import OTHER, Staircase
+
+# what engines compute as part of the node before, or not at all
+FREE = (
+    "Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "BatchNormalization", "Identity",
+    "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Constant", "Shape", "Gather", "QuantizeLinear",
+    "DequantizeLinear", "Cast",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NodeCost:
+    """One node's share of a prediction; `output` is the name of its first output."""
+
+    output: str
+    layer: Layer
+    ms: float
+
+
+def predict(model: Model, staircase: Staircase) -> float:
+    """Return the milliseconds of one run at batch 1."""
+    return sum(node.ms for node in node_costs(model, staircase))
+
+
+def node_costs(model: Model, staircase: Staircase) -> list[NodeCost]:
+    """Return what each node of a model costs, in its order; what is free is left out."""
+    graph = Graph(model)
+    shapes = infer(graph.without_weights())
+    layers = ((node, work_of(node, graph, shapes)) for node in graph.ordered())
+    return [NodeCost(node.output[0], found, found.cost(staircase)) for node, found in layers if found]
+
+
+def work_of(node: onnx.NodeProto, graph: Graph, shapes: Mapping[str, TensorType]) -> Layer | None:
+    """Return a node as a layer, with weights or without; None where it costs nothing of its own.
+
+    What has no weights is of the kind "other": as many outputs as its result has channels, for each position.
+    """
+    found = layer_of(node, graph, shapes)
+    if found is not None or standard(node, *FREE):
+        return found
+    results = [sizes(shapes.get(name)) for name in node.output if name]
+    read = [sizes(shapes.get(name)) for name in node.input if name and name not in graph.initializers]
+    largest = max((*results, *read), key=math.prod, default=[])
+    if not largest:
+        return None
+    channels = largest[1] if len(largest) > 2 else largest[-1]
+    return Layer(OTHER, channels, channels, math.prod(largest) // max(channels, 1), 1, channels)
