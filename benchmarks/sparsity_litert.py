@@ -4,7 +4,7 @@
 
 Weights are random, zeros by magnitude per layer: bytes and time do not hang on what a network knows.
 Paddings are 1 on each side, the form in which XNNPACK's sparse kernels apply where they are switched on (Arm; not on
-x86 with AVX). One thread, both files in turn. The figure is the time of the sparse file over that of the dense one at 90 %.
+x86 with AVX). One thread, both files in turn. The figure is the sparse file's time over the dense one's, at 90 %.
 """
 
 from __future__ import annotations
