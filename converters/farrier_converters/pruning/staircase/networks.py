@@ -39,7 +39,7 @@ class Net:
         self.weights.append(numpy_helper.from_array(values, name))
         return name
 
-    def node(self, op: str, *inputs: str, **attributes: object) -> str:
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Add a node that reads `inputs`, and return its result."""
         name = f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
