@@ -17,16 +17,22 @@ from farrier_converters.model import Model, from_proto
 ROOT = Path(__file__).resolve().parent.parent
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TARGET = Arithmetic("u8", 8)
+CHECKPOINTS = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
 
 
 def resnet20(data: Path) -> Model:
+    return resnet(data, "resnet20")
+
+
+def resnet(data: Path, name: str) -> Model:
+    """Return one of the networks of `CHECKPOINTS`, as it was published."""
     spec = importlib.util.spec_from_file_location("resnet20", ROOT / "examples" / "resnet20.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    checkpoint = data / "resnet_cifar10_pth" / "pretrained_models" / "resnet20-12fca82f.th"
-    return from_proto(module.build(module.read_checkpoint(checkpoint)), "resnet20")
+    checkpoint = data / "resnet_cifar10_pth" / "pretrained_models" / CHECKPOINTS[name]
+    return from_proto(module.build(module.read_checkpoint(checkpoint)), name)
 
 
 def pictures(data: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -1,281 +1,481 @@
-"""INT8 shaped for ONNX Runtime on x86: minimum cuts, cost table, wider channels, smaller files."""
+"""The training loop: what it minimizes, what acts around it, what it keeps, and what it says."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from itertools import product
+import math
+from itertools import pairwise
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from farrier_contracts import targets
-from farrier_contracts.targets import Arithmetic
-from farrier_converters import passes
+from farrier_contracts.errors import InputError, UsageError
 from farrier_converters.graph import run
-from farrier_converters.graph.compact import palette
-from farrier_converters.graph.compact.shrink import shrink
-from farrier_converters.graph.edit import Graph
-from farrier_converters.ledger import ledger
-from farrier_converters.model import load
-from farrier_converters.quantize import reasons, rules
-from farrier_converters.quantize.speed.costs import Layer, float_ns, integer_ns
-from farrier_converters.quantize.speed.cut import ENDLESS, SINK, SOURCE, Network
-from farrier_converters.quantize.speed.widen import widen
 
-VNNI = targets.get("x86-vnni")
+torch = pytest.importorskip("torch", reason="training needs PyTorch, which is not installed")
 
+from farrier_converters.training.data import Rows  # noqa: E402
+from farrier_converters.training.fit import FitSettings, fit  # noqa: E402
+from farrier_converters.training.fit.schedule import factor  # noqa: E402
+from farrier_converters.training.hooks import KeepZeros  # noqa: E402
+from farrier_converters.training.module import OnnxModule  # noqa: E402
+from farrier_converters.training.objective import Hook, Objective  # noqa: E402
 
-def _noise(shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def _context(feeds, arithmetic=Arithmetic("u8")):
-    return passes.Context(arithmetic=arithmetic, calibration=lambda: iter(feeds))
-
-
-def _convolutions(widths, kernels, between="Relu", groups=None):
-    nodes, constants, last = [], {}, "x"
-    for i, kernel in enumerate(kernels):
-        group = (groups or [1] * len(kernels))[i]
-        constants[f"w{i}"] = _noise((widths[i + 1], widths[i] // group, kernel, kernel), i) / kernel
-        constants[f"b{i}"] = _noise(widths[i + 1], i + 50)
-        pads = [kernel // 2] * 4
-        nodes.append(helper.make_node("Conv", [last, f"w{i}", f"b{i}"], [f"c{i}"], pads=pads, group=group))
-        nodes.append(helper.make_node(between, [f"c{i}"], [f"r{i}"]))
-        last = f"r{i}"
-    return nodes[:-1], constants, f"c{len(kernels) - 1}"
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data(), count=st.integers(1, 6))
-def test_the_cut_costs_least(data, count):
-    costs = st.integers(0, 20)
-    network = Network()
-    members = [network.member() for _ in range(count)]
-    edges = [(SOURCE, m, data.draw(costs)) for m in members] + [(m, SINK, data.draw(costs)) for m in members]
-    pairs = [(a, b) for a in members for b in members if a != b]
-    edges += [(*pair, data.draw(costs)) for pair in data.draw(st.lists(st.sampled_from(pairs or [(2, 1)])))]
-    for edge in edges:
-        network.connect(*edge)
-
-    def cost(side):
-        return sum(capacity for tail, head, capacity in edges if tail in side and head not in side)
-
-    sides = [
-        {SOURCE, *(m for m, on in zip(members, choice, strict=True) if on)}
-        for choice in product([False, True], repeat=count)
-    ]
-    assert cost(network.source_side()) == min(cost(side) for side in sides)
-
-
-def test_an_endless_border_is_never_cut():
-    network = Network()
-    one, two = network.member(), network.member()
-    network.connect(SOURCE, one, 5)
-    network.connect(one, two, ENDLESS)
-    network.connect(two, SINK, 3)
-    assert network.source_side() == {SOURCE, one, two}
-
-
-def test_the_cost_table_knows_what_was_measured():
-    small = Layer(16, 16, pixels=120 * 160, side=120, taps=9, group=16)
-    wide = Layer(384, 384, pixels=14 * 14, side=14, taps=9, group=384)
-    plain = Layer(64, 64, pixels=56 * 56, side=56, taps=9)
-    stem = Layer(3, 16, pixels=120 * 160, side=120, taps=9, strided=True)
-    assert integer_ns(small) > 2 * float_ns(small)
-    assert float_ns(wide) > integer_ns(wide)
-    assert float_ns(plain) > 3 * integer_ns(plain)
-    assert integer_ns(stem.widened) < integer_ns(stem)
-    large, narrow = replace(small, moved=2 * 16 * 120 * 160), Layer(8, 12, pixels=30 * 40, taps=9)
-    assert float_ns(large) > 1.5 * float_ns(small)
-    assert integer_ns(replace(narrow, fed=True).widened) < integer_ns(narrow.widened)
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    widths=st.lists(st.integers(1, 20), min_size=3, max_size=4),
-    kernels=st.lists(st.sampled_from([1, 3]), min_size=3, max_size=3),
-    between=st.sampled_from(["Relu", "Sigmoid", "LeakyRelu"]),
-)
-def test_wider_channels_change_nothing(widths, kernels, between, make_model, outputs):
-    kernels = kernels[: len(widths) - 1]
-    nodes, constants, result = _convolutions(widths, kernels, between)
-    model = make_model(nodes, {"x": ["N", widths[0], 5, 6]}, [result], constants=constants)
-    graph = Graph(model)
-    widen(graph, frozenset(node.output[0] for node in graph.nodes))
-    wide = graph.build()
-    feeds = {"x": _noise((2, widths[0], 5, 6))}
-    assert run.same(outputs(wide, feeds), outputs(model, feeds), tolerance=1e-4)
-    shapes = {t.name: t.dims for t in wide.proto.graph.initializer}
-    for node in wide.proto.graph.node:
-        if node.op_type == "Conv" and shapes[node.input[1]][2] > 1:
-            assert shapes[node.input[1]][1] % 4 == 0
-    assert [tuple(o.shape) for o in outputs(wide, feeds)] == [(2, widths[-1], 5, 6)]
-
-
-def test_shared_tensors_and_outputs_keep_their_channels(make_model, outputs):
-    nodes, constants, _ = _convolutions([3, 6, 6], [3, 3])
-    nodes.append(helper.make_node("Add", ["r0", "c1"], ["y"]))
-    model = make_model(nodes, {"x": ["N", 3, 5, 5]}, ["y", "r0"], constants=constants)
-    graph = Graph(model)
-    widen(graph, frozenset({"c0", "c1"}))
-    feeds = {"x": _noise((2, 3, 5, 5))}
-    found = outputs(graph.build(), feeds)
-    assert run.same(found, outputs(model, feeds), tolerance=1e-4)
-
-
-def test_pads_and_transposes_of_the_input_move_integers(make_model, apply, outputs, integer_kernels):
-    nodes, constants, result = _convolutions([3, 96, 8], [3, 3])
-    nodes.insert(0, helper.make_node("Transpose", ["image"], ["x"], perm=[0, 3, 1, 2]))
-    model = make_model(nodes, {"image": ["N", 96, 96, 3]}, [result], constants=constants)
-    feeds = {"image": _noise((2, 96, 96, 3))}
-    quantized = apply(model, ("int8", {"fit": True}), context=_context([feeds]))
-    makers = {name: node for node in quantized.proto.graph.node for name in node.output}
-    transpose = next(node for node in quantized.proto.graph.node if node.op_type == "Transpose")
-    assert makers[transpose.input[0]].op_type == "DequantizeLinear"
-    kernels = integer_kernels(quantized)
-    assert kernels["QLinearConv"] == 2
-    assert kernels["QuantizeLinear"] == 1
-    assert kernels["Pad"] == 1
-    expected = outputs(model, feeds)[0]
-    assert np.abs(outputs(quantized, feeds)[0] - expected).mean() < 0.02 * np.abs(expected).max()
-
-
-def test_what_is_slower_in_integers_stays_in_float(make_model, apply, outputs, integer_kernels):
-    nodes, constants, result = _convolutions([3, 16, 16, 64, 64], [3, 3, 1, 3], groups=[1, 16, 1, 1])
-    model = make_model(nodes, {"x": ["N", 3, 96, 96]}, [result], constants=constants)
-    feeds = {"x": _noise((1, 3, 96, 96))}
-    plain = apply(model, "int8", context=_context([feeds]))
-    fitted = apply(model, ("int8", {"fit": True}), context=_context([feeds]))
-    assert integer_kernels(plain)["QLinearConv"] == 4
-    assert 1 <= integer_kernels(fitted)["QLinearConv"] < 4
-    entries = ledger(fitted, VNNI)
-    floats = [entry for entry in entries if entry.precision == "fp32"]
-    assert {entry.reason for entry in floats} == {rules.SLOWER}
-    assert [entry.precision for entry in entries if entry.op == "Conv"][-1] == "int8"
-    expected = outputs(model, feeds)[0]
-    assert np.abs(outputs(fitted, feeds)[0] - expected).mean() < 0.02 * np.abs(expected).max()
+CLASSES = 3
+PLAIN = FitSettings(epochs=3, learning_rate=0.02, frozen_norms=0)
 
 
 @pytest.fixture(scope="module")
-def fitted_ultraface(shared_data, apply):
-    model = load(shared_data / "ultraface" / "models" / "onnx" / "version-RFB-320.onnx")
-    feeds = [{"input": _noise((1, 3, 240, 320), seed) / 2} for seed in range(3)]
-    return apply(model, "clean", "fuse", ("int8", {"fit": True}), context=_context(feeds)), feeds
-
-
-def test_shrinking_keeps_every_bit_and_kernel(fitted_ultraface, outputs, integer_kernels):
-    model, feeds = fitted_ultraface
-    small = shrink(model)
-    assert small.proto.ByteSize() < 0.9 * model.proto.ByteSize()
-    assert integer_kernels(small) == integer_kernels(model)
-    for left, right in zip(outputs(small, feeds[0]), outputs(model, feeds[0]), strict=True):
-        np.testing.assert_array_equal(left, right)
-    assert [(e.op, e.precision, e.reason) for e in ledger(small, VNNI)] == [
-        (e.op, e.precision, e.reason) for e in ledger(model, VNNI)
+def network(make_model):
+    """Two dense layers, the inner one called "hidden"."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["a"]),
+        helper.make_node("Relu", ["a"], ["hidden"]),
+        helper.make_node("Gemm", ["hidden", "w2", "b2"], ["y"]),
     ]
-    assert shrink(small).proto.SerializeToString(deterministic=True) == small.proto.SerializeToString(
-        deterministic=True
-    )
-
-
-def test_shrinking_a_gemm_keeps_its_integer_kernel(resnet20, apply, cifar10, integer_kernels, outputs):
-    images = {"images": cifar10[0][:32]}
-    model = apply(resnet20, "clean", "fuse", "int8", context=_context([images]))
-    small = shrink(model)
-    assert integer_kernels(small) == integer_kernels(model)
-    np.testing.assert_array_equal(outputs(small, images)[0], outputs(model, images)[0])
-    assert shrink(resnet20) is resnet20
-
-
-@given(name=st.text(max_size=12))
-def test_reasons_are_read_back_from_a_few_bytes(name):
-    for sentence in (rules.FLOAT_INPUT.format(name=name), rules.TAIL, "a reason of somebody else's"):
-        node = onnx.NodeProto()
-        reasons.set_reason(node, sentence)
-        reasons.abbreviate(node)
-        assert reasons.reason_of(node) == sentence
-
-
-def test_shrunk_files_keep_what_operators_write_by_name(make_model, apply, outputs, integer_kernels):
-    """The network's own names may be as short as those given; a bias of zeros is none."""
     constants = {
-        "a": _noise((16, 8, 3, 3)) / 9,
-        "c": np.zeros(16, np.float32),
-        "d": _noise((16, 16, 3, 3)) / 9,
+        "w1": (rng.standard_normal((6, 16)) * 0.5).astype(np.float32),
+        "b1": np.zeros(16, np.float32),
+        "w2": (rng.standard_normal((16, CLASSES)) * 0.5).astype(np.float32),
+        "b2": np.zeros(CLASSES, np.float32),
     }
-    nodes = [
-        helper.make_node("Conv", ["x", "a", "c"], ["b"], pads=[1] * 4, name="t"),
-        helper.make_node("Relu", ["b"], ["e"]),
-        helper.make_node("Conv", ["e", "d", "c"], ["f"], pads=[1] * 4),
-    ]
-    source = make_model(nodes, {"x": ["n", 8, 8, 8]}, ["f"], constants=constants)
-    feeds = {"x": _noise((4, 8, 8, 8))}
-    made = apply(source, "clean", "fuse", ("int8", {"bias_correction": False}), context=_context([feeds]))
-    small = shrink(made)
-    assert next(n.output[0] for n in small.proto.graph.node if n.op_type == "Conv") == "e"
-    assert [len(n.input) for n in small.proto.graph.node if n.op_type == "Conv"] == [2, 2]
-    assert integer_kernels(small) == integer_kernels(made)
-    np.testing.assert_array_equal(outputs(small, feeds)[0], outputs(made, feeds)[0])
-    assert shrink(small).proto == small.proto
+    return make_model(nodes, {"x": ["N", 6]}, ["y"], constants=constants)
 
 
-def _attention(make_model, width):
-    nodes = [
-        helper.make_node("MatMul", ["x", "wq"], ["q"]),
-        helper.make_node("MatMul", ["x", "wk"], ["k"]),
-        helper.make_node("MatMul", ["x", "wv"], ["v"]),
-        helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 2, 1]),
-        helper.make_node("MatMul", ["q", "kt"], ["scores"]),
-        helper.make_node("Mul", ["scores", "scale"], ["scaled"]),
-        helper.make_node("Softmax", ["scaled"], ["weights"]),
-        helper.make_node("MatMul", ["weights", "v"], ["mixed"]),
-        helper.make_node("MatMul", ["mixed", "wo"], ["o"]),
-        helper.make_node("Add", ["o", "x"], ["y"]),
-    ]
-    constants = {w: _noise((width, width), i) / width for i, w in enumerate(("wq", "wk", "wv", "wo"))}
-    constants["scale"] = np.float32(width**-0.5)
-    return make_model(nodes, {"x": ["n", 64, width]}, ["y"], constants=constants)
-
-
-@pytest.mark.parametrize(("width", "floats"), [(16, 2), (256, 0)])
-def test_attention_is_integer_where_it_is_wide_and_softmax_never(
-    width, floats, make_model, apply, outputs, integer_kernels
-):
-    model, feeds = _attention(make_model, width), {"x": _noise((4, 64, width))}
-    plain = apply(model, "clean", "int8", context=_context([feeds]))
-    fitted = apply(model, "clean", ("int8", {"fit": True}), context=_context([feeds]))
-    for made in (plain, fitted):
-        kernels = integer_kernels(made)
-        assert kernels["Softmax"] == 1  # ONNX Runtime's integer one is nine times as slow
-        assert "QLinearSoftmax" not in kernels
-        expected = outputs(model, feeds)[0]
-        assert np.abs(outputs(made, feeds)[0] - expected).mean() < 0.02 * np.abs(expected).max()
-    assert kernels.get("MatMul", 0) + kernels.get("FusedMatMul", 0) == floats
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    different=st.integers(1, 300),
-    kind=st.sampled_from([np.float32, np.int64, np.int32]),
-    seed=st.integers(0, 99),
-)
-def test_tables_of_few_values_become_bytes_and_keep_their_bits(different, kind, seed, make_model, outputs):
+def task(rows=240, seed=1):
+    """Rows whose class follows from them."""
     rng = np.random.default_rng(seed)
-    values = (rng.standard_normal(different) * 1e6).astype(kind)
-    values[0] = kind(-0.0)
-    table = values[rng.integers(0, different, (40, 50))]
-    node = helper.make_node("Add" if kind != np.float32 else "Mul", ["x", "t"], ["y"])
-    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
-    model = make_model([node], {"x": [40, 50]}, ["y"], constants={"t": table}, dtype=dtype)
-    graph = Graph(model)
-    palette.pack(graph)
-    small, feeds = graph.build(), {"x": np.ones((40, 50), kind)}
-    assert outputs(small, feeds)[0].tobytes() == outputs(model, feeds)[0].tobytes()
-    assert small.proto.ByteSize() <= model.proto.ByteSize()
-    if np.unique(table).size < 200:
-        assert small.proto.ByteSize() < 0.8 * model.proto.ByteSize()
+    x = rng.standard_normal((rows, 6)).astype(np.float32)
+    weight = np.random.default_rng(99).standard_normal((6, CLASSES))
+    return x, (x @ weight).argmax(1)
+
+
+def rows(count=240, *, batch=24, seed=1, **more):
+    x, y = task(count, seed)
+    return Rows({"x": x}, y, batch=batch, **more)
+
+
+def weights(module):
+    return {name: p.detach().clone() for name, p in module.parameters_by_name.items()}
+
+
+class Matching(Objective):
+    """Fits a projection of the hidden layer to the inputs; what it saw is kept for the test."""
+
+    keep = ("hidden",)
+
+    def __init__(self):
+        self.projection = torch.nn.Parameter(torch.zeros(16, 6))
+        self.seen = []
+
+    def __call__(self, values, feeds, labels):
+        self.seen.append(({n: tuple(v.shape) for n, v in values.items()}, labels.dtype))
+        return (values["hidden"] @ self.projection - feeds["x"]).square().mean()
+
+    def parameters(self):
+        return [self.projection]
+
+
+@pytest.mark.parametrize("checkpoints", [0, 2])
+def test_an_objective_sees_inner_tensors_and_learns_along(network, checkpoints):
+    module, objective = OnnxModule(network, checkpoints=checkpoints), Matching()
+    history = fit(module, rows(), PLAIN, objective=objective)
+    assert history.losses[-1] < 0.8 * history.losses[0]
+    assert objective.seen[0] == ({"y": (24, CLASSES), "hidden": (24, 16)}, torch.int64)
+    assert float(objective.projection.detach().abs().max()) > 0
+    objective.keep = ("nowhere",)
+    with pytest.raises(InputError, match="no tensor called 'nowhere'"):
+        fit(module, rows(), PLAIN, objective=objective)
+
+
+class Recorder(Hook):
+    def __init__(self):
+        self.calls, self.norms, self.moments = [], [], []
+
+    def start(self, module):
+        self.calls.append("start")
+
+    def before(self, module, moment):
+        self.calls.append("before")
+        self.moments.append(moment)
+        self.old = weights(module)
+
+    def gradients(self, module, moment):
+        self.calls.append("gradients")
+        assert all(p.grad is not None for p in module.parameters())
+        assert all(torch.equal(p, self.old[n]) for n, p in module.parameters_by_name.items())
+
+    def after(self, module, moment):
+        self.calls.append("after")
+        assert any(not torch.equal(p, self.old[n]) for n, p in module.parameters_by_name.items())
+        self.norms.append(float(torch.stack([p.grad.norm() for p in module.parameters()]).norm()))
+
+    def finish(self, module):
+        self.calls.append("finish")
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 10), (4, 3)])
+def test_hooks_act_around_each_step(network, accumulate, steps):
+    hook = Recorder()
+    history = fit(
+        OnnxModule(network),
+        rows(),
+        FitSettings(epochs=2, accumulate=accumulate, clip=0.05, learning_rate=0.01),
+        hooks=[hook],
+    )
+    assert hook.calls == ["start", *["before", "gradients", "after"] * 2 * steps, "finish"]
+    assert [m.step for m in hook.moments] == list(range(2 * steps))
+    assert [m.epoch for m in hook.moments] == [0] * steps + [1] * steps
+    shares = [m.share for m in hook.moments]
+    assert shares == sorted(shares)
+    assert shares[0] == 0 <= shares[-1] < 1
+    assert max(hook.norms) <= 0.05 + 1e-6
+    assert len(history.losses) == len(history.rates) == len(history.seconds) == 2
+
+
+def test_accumulated_batches_are_one_large_batch(network):
+    found = []
+    for batch, accumulate in ((48, 1), (12, 4)):
+        module = OnnxModule(network)
+        x, y = task(48)
+        batches = [(x[i : i + batch], y[i : i + batch]) for i in range(0, 48, batch)]
+        fit(
+            module,
+            batches,
+            FitSettings(
+                epochs=2, optimizer="sgd", accumulate=accumulate, learning_rate=0.1, schedule="constant"
+            ),
+        )
+        found.append(weights(module))
+    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[0])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_zeros_stay_and_the_rest_learns(network, optimizer):
+    module = OnnxModule(network)
+    with torch.no_grad():
+        module.parameters_by_name["w1"][:, ::2] = 0
+    before = weights(module)
+    rate = 0.05 if optimizer == "sgd" else 0.02
+    history = fit(
+        module,
+        rows(),
+        FitSettings(epochs=3, optimizer=optimizer, learning_rate=rate, average=0.9, weight_decay=0.1),
+        hooks=[KeepZeros()],
+    )
+    after = weights(module)
+    assert bool((after["w1"][:, ::2] == 0).all())
+    assert bool((after["w1"][:, 1::2] != before["w1"][:, 1::2]).all())
+    assert bool((after["b1"] != 0).any())
+    assert history.losses[-1] < history.losses[0]
+
+
+SETTINGS = st.builds(
+    FitSettings,
+    epochs=st.integers(1, 9),
+    schedule=st.sampled_from(["cosine", "constant", "one-cycle", "step", "multistep"]),
+    warmup=st.floats(0, 0.5),
+    gamma=st.floats(0.05, 1),
+    step_epochs=st.integers(1, 3),
+    milestones=st.lists(st.floats(0.1, 0.9), max_size=3).map(tuple),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(chosen=SETTINGS, shares=st.lists(st.floats(0, 1), min_size=2, max_size=12))
+def test_rates_are_shares_that_rise_and_then_fall(chosen, shares):
+    found = [factor(chosen, share) for share in sorted(shares)]
+    assert all(0 <= value <= 1 for value in found)
+    rise = 0.3 if chosen.schedule == "one-cycle" else chosen.warmup
+    late = [factor(chosen, share) for share in sorted(shares) if share >= rise]
+    assert all(a >= b - 1e-12 for a, b in pairwise(late))
+    assert factor(chosen, 0) > 0
+    if chosen.schedule == "constant":
+        assert all(value == 1 for value in late)
+    if chosen.schedule == "multistep":
+        powers = [chosen.gamma**k for k in range(len(chosen.milestones) + 1)]
+        assert all(any(math.isclose(value, p) for p in powers) for value in late)
+    if chosen.schedule == "step":
+        assert math.isclose(factor(chosen, 1.0), chosen.gamma ** (chosen.epochs // chosen.step_epochs))
+    if chosen.schedule in ("cosine", "one-cycle"):
+        assert factor(chosen, 1.0) < 1e-3
+        assert abs(factor(chosen, 0.5) - factor(chosen, 0.5 + 1e-6)) < 1e-3
+        assert max(factor(chosen, s / 1000) for s in range(1001)) > (
+            0.99 if chosen.schedule == "one-cycle" else 0.4
+        )
+
+
+def test_settings_that_mean_nothing_are_refused():
+    for wrong in (
+        {"optimizer": "newton"},
+        {"schedule": "sawtooth"},
+        {"precision": "fp8"},
+        {"device": "tpu"},
+        {"epochs": 0},
+        {"learning_rate": float("nan")},
+        {"accumulate": 0},
+        {"smoothing": 1.0},
+        {"clip": -1.0},
+        {"gamma": 0.0},
+    ):
+        with pytest.raises(UsageError):
+            FitSettings(**wrong)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_training(network):
+    # Wrong labels: what is learned from them makes the held-out rows worse.
+    trained = OnnxModule(network)
+    fit(trained, rows(), PLAIN)
+    x, y = task(96, seed=5)
+    noise = Rows({"x": x}, (y + 1) % CLASSES, batch=24)
+    module = OnnxModule(trained.write_back())
+    start = weights(module)
+    history = fit(
+        module,
+        noise,
+        FitSettings(epochs=20, learning_rate=0.02, patience=2, schedule="constant"),
+        validation=rows(seed=7),
+    )
+    assert history.best == -1
+    assert len(history.losses) == len(history.scores) == 2
+    assert max(history.scores) <= history.start[1]
+    assert "stopped after epoch 2" in history.note
+    assert "start" in history.note
+    assert all(torch.equal(start[name], value) for name, value in weights(module).items())
+
+
+@pytest.mark.parametrize("average", [0.0, 0.8])
+def test_what_is_delivered_scores_what_the_history_says(network, average):
+    module = OnnxModule(network)
+    said = []
+    history = fit(
+        module,
+        rows(),
+        FitSettings(epochs=5, learning_rate=0.05, average=average),
+        validation=rows(seed=7),
+        progress=lambda stage, share: said.append((stage, share)),
+    )
+    x, y = task(240, seed=7)
+    scores = run.once(module.write_back().proto, {"x": x})[0]
+    assert history.metric == "accuracy"
+    assert (scores.argmax(1) == y).mean() == pytest.approx(history.scores[history.best], abs=1e-6)
+    assert history.scores[history.best] == max(history.scores) > history.start[1]
+    assert max(history.rates) <= 0.05
+    assert any("epoch 3 of 5, loss" in stage and "validation accuracy" in stage for stage, _ in said)
+    assert [share for _, share in said] == sorted(share for _, share in said)
+
+
+def test_a_schedule_that_has_not_settled_has_no_best_epoch(network):
+    class Late(Hook):
+        settled = 0.75
+
+    history = fit(
+        OnnxModule(network),
+        rows(),
+        FitSettings(epochs=4, learning_rate=0.02, patience=1),
+        hooks=[Late()],
+        validation=rows(seed=7),
+    )
+    assert history.start is None
+    assert history.best in (2, 3)
+
+
+def broken(epoch_of_failure):
+    """A stream whose rows hold an infinity from one epoch on."""
+    good = rows()
+
+    def batches(epoch):
+        for inputs, labels in good(epoch):
+            x = inputs["x"].copy()
+            if epoch >= epoch_of_failure:
+                x[0, 0] = np.inf
+            yield {"x": x}, labels
+
+    return batches
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_loss_that_is_no_number_is_said_and_the_best_so_far_is_kept(network, validated):
+    said = []
+    module = OnnxModule(network)
+    reference = OnnxModule(network)
+    history = fit(
+        module,
+        broken(2),
+        FitSettings(epochs=4, learning_rate=0.02),
+        validation=rows(seed=7) if validated else None,
+        progress=lambda stage, _share: said.append(stage),
+    )
+    short = []
+
+    class Look(Hook):
+        def before(self, module, moment):
+            if moment.epoch == 2 and not short:
+                short.append(weights(module))
+
+    fit(reference, broken(9), FitSettings(epochs=4, learning_rate=0.02), hooks=[Look()])
+    assert len(history.losses) == 2
+    assert "loss of epoch 3 is not a number" in history.note
+    assert any(stage.startswith("note: the loss of epoch 3") for stage in said)
+    assert all(bool(value.isfinite().all()) for value in weights(module).values())
+    if not validated:
+        assert all(torch.equal(value, short[0][name]) for name, value in weights(module).items())
+
+
+def test_a_loss_that_is_no_number_from_the_start_leaves_the_module_alone(network):
+    module = OnnxModule(network)
+    before = weights(module)
+    with pytest.raises(InputError, match="lower the learning rate"):
+        fit(module, broken(0), PLAIN)
+    assert all(torch.equal(before[name], value) for name, value in weights(module).items())
+
+
+def test_half_precision_trains_in_full_weights(network):
+    kinds = []
+
+    class Kinds(Objective):
+        keep = ("hidden",)
+
+        def __call__(self, values, feeds, labels):
+            kinds.append({value.dtype for value in values.values()})
+            return torch.nn.functional.cross_entropy(values["y"], labels)
+
+    full, half = OnnxModule(network), OnnxModule(network)
+    wanted = fit(full, rows(), PLAIN)
+    found = fit(
+        half,
+        rows(),
+        FitSettings(epochs=3, learning_rate=0.02, frozen_norms=0, precision="bf16"),
+        objective=Kinds(),
+    )
+    assert kinds[0] == {torch.float32}
+    assert all(p.dtype == torch.float32 for p in half.parameters())
+    assert found.losses != wanted.losses
+    assert np.allclose(found.losses, wanted.losses, rtol=0.05)
+    with pytest.raises(UsageError, match="bf16 or fp32"):
+        fit(half, rows(), FitSettings(precision="fp16"))
+
+
+def test_a_stream_of_unknown_length_is_warmed_up_and_cooled_down_too(network):
+    hook = Recorder()
+    data = rows()
+    history = fit(
+        OnnxModule(network),
+        lambda epoch: iter(data(epoch)),
+        FitSettings(epochs=2, learning_rate=0.02, frozen_norms=0),
+        hooks=[hook],
+    )
+    shares = [m.share for m in hook.moments]
+    assert shares == sorted(set(shares))
+    assert shares[9] > 0.02
+    assert shares[10:] == pytest.approx([0.5 + k / 20 for k in range(10)])
+    assert history.losses[1] < history.losses[0]
+
+
+def test_smoothing_keeps_answers_modest(network):
+    sure = []
+    for smoothing in (0.0, 0.3):
+        module = OnnxModule(network)
+        fit(module, rows(), FitSettings(epochs=8, learning_rate=0.05, smoothing=smoothing))
+        x, _ = task(96, seed=7)
+        scores = module(torch.from_numpy(x)).detach()
+        sure.append(float(torch.softmax(scores, 1).amax(1).mean()))
+    assert sure[1] < sure[0] - 0.05
+    with pytest.raises(UsageError, match="smoothing"):
+        fit(module, rows(), FitSettings(smoothing=0.1), loss=lambda outputs, labels: outputs.mean())
+
+
+@pytest.mark.parametrize(
+    ("batch", "sentence"),
+    [
+        (
+            (np.zeros((4, 6), np.float32), np.array([0, 1, 2, 3])),
+            "label 3 is out of range: the model has classes 0 to 2",
+        ),
+        ((np.zeros((4, 6), np.float32), np.array([0, 1, -1, 2])), "label -1 is out of range"),
+        ((np.zeros((4, 6), np.float32), np.array([0, 1, 2])), "3 labels for 4 rows"),
+        ((np.zeros((4, 6), np.float32), np.array([0.0, 1, 2, 1])), "give classes as integers"),
+        (
+            (np.zeros((4, 6), np.complex64), np.array([0, 1, 2, 1])),
+            "is float32; the training data holds complex64",
+        ),
+        ((np.zeros((4, 6, 1), np.float32), np.array([0, 1, 2, 1])), "does not fit: .*6.* is wanted"),
+        ((np.zeros((4, 7), np.float32), np.array([0, 1, 2, 1])), "cannot take this batch"),
+        ((np.zeros((4, 6), np.float32),), "no labels, and there is no float model"),
+    ],
+)
+def test_data_that_does_not_fit_is_one_sentence(network, batch, sentence):
+    with pytest.raises(InputError, match=sentence) as error:
+        fit(OnnxModule(network), [batch], PLAIN)
+    assert "\n" not in str(error.value)
+
+
+def test_no_data_and_few_rows_are_said(network):
+    for nothing in ([], lambda _epoch: iter(())):
+        with pytest.raises(InputError, match="no batches"):
+            fit(OnnxModule(network), nothing, PLAIN)
+    with pytest.raises(InputError, match="validation data holds no batches"):
+        fit(OnnxModule(network), rows(), PLAIN, validation=[])
+    said = []
+    history = fit(OnnxModule(network), rows(10), PLAIN, progress=lambda stage, _: said.append(stage))
+    assert len(history.losses) == 3
+    assert said[0] == "note: there are 10 rows, fewer than a batch of 24: all of them are one batch"
+
+
+def test_a_loss_that_nothing_reaches_or_that_is_no_number_alone_is_one_sentence(network):
+    with pytest.raises(InputError, match="nothing that trains"):
+        fit(OnnxModule(network), rows(), PLAIN, loss=lambda outputs, labels: torch.zeros(()))
+    with pytest.raises(InputError, match=r"this one has the shape \[24\]"):
+        fit(OnnxModule(network), rows(), PLAIN, loss=lambda outputs, labels: outputs.mean(1))
+
+
+def test_bytes_and_mixed_labels_train(network):
+    from farrier_converters.training.augment import Mixup
+
+    x, y = task()
+    coarse = np.clip(np.round(x * 20 + 128), 0, 255).astype(np.uint8)
+    assert len(fit(OnnxModule(network), Rows({"x": coarse}, y, batch=24), PLAIN).losses) == 3
+    module = OnnxModule(network)
+    fit(module, rows(mix=Mixup(CLASSES)), FitSettings(epochs=6, learning_rate=0.05))
+    held, known = task(seed=7)
+    assert (module(torch.from_numpy(held)).argmax(1).numpy() == known).mean() > 0.8
+
+
+def test_probed_threads_change_nothing_but_the_time(network):
+    found = []
+    for threads in (1, 0):
+        module = OnnxModule(network)
+        found.append(fit(module, rows(), FitSettings(epochs=2, threads=threads)).losses)
+    assert np.allclose(*found, rtol=1e-4)
+
+
+def test_a_binary_and_a_token_model_train(make_model):
+    rng = np.random.default_rng(0)
+    weight = {"w": (rng.standard_normal((6, 1)) * 0.1).astype(np.float32)}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["s"]), helper.make_node("Sigmoid", ["s"], ["y"])]
+    x = rng.standard_normal((96, 6)).astype(np.float32)
+    binary = OnnxModule(make_model(nodes, {"x": ["N", 6]}, ["y"], constants=weight))
+    known = (x[:, 0] > 0).astype(np.int64)
+    history = fit(
+        binary,
+        Rows({"x": x}, known, batch=24),
+        FitSettings(epochs=8, learning_rate=0.1),
+        validation=Rows({"x": x}, known),
+    )
+    assert history.scores[-1] > 0.9
+    tokens = make_model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        {"x": ["N", 5, 6]},
+        ["y"],
+        constants={"w": np.zeros((6, 4), np.float32)},
+    )
+    x = rng.standard_normal((96, 5, 6)).astype(np.float32)
+    history = fit(
+        OnnxModule(tokens),
+        Rows({"x": x}, x[..., :4].argmax(-1), batch=24),
+        FitSettings(epochs=8, learning_rate=0.1),
+    )
+    assert history.losses[-1] < 0.6 * history.losses[0]

@@ -12,8 +12,6 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from farrier_contracts.errors import InputError
-
 from ..graph.edit import Graph, attribute
 from ..model import Model
 from .group import Groups
@@ -21,7 +19,7 @@ from .walk import kept_by
 
 
 def masked(groups: Groups, removed: Iterable[int] | np.ndarray) -> Model:
-    """Return the dense model in which these units are masked; raises InputError for statistics it cannot mask."""
+    """Return the dense model in which these units are masked."""
     found = groups.found
     kept = kept_by(found, np.asarray(list(removed), np.int64))
     graph = Graph(groups.model)
@@ -31,6 +29,10 @@ def masked(groups: Groups, removed: Iterable[int] | np.ndarray) -> Model:
         if not stays.all():
             node = nodes[number]
             node.input[position] = _times(graph, node.input[position], stays, f"{node.output[0]}/{position}")
+    for number, position, labels, value in found.fills:
+        stays = kept(labels)
+        if not stays.all():
+            _fill(graph, nodes[number], position, stays, value)
     for number, labels in found.statistics:
         stays = kept(labels)
         if not stays.all():
@@ -49,6 +51,15 @@ def _times(graph: Graph, name: str, stays: np.ndarray, output: str) -> str:
     made = graph.fresh(f"{output}/masked")
     graph.add_node("Mul", [name, mask], made)
     return made
+
+
+def _fill(graph: Graph, node: onnx.NodeProto, position: int, stays: np.ndarray, value: float) -> None:
+    output = f"{node.output[0]}/{position}"
+    mask = graph.add_constant(f"{output}/mask", stays)
+    nothing = graph.add_constant(f"{output}/nothing", np.array(value, np.float32))
+    made = graph.fresh(f"{output}/filled")
+    graph.add_node("Where", [mask, node.input[position], nothing], made)
+    node.input[position] = made
 
 
 def _mean(graph: Graph, name: str, stays: np.ndarray, axes: list[int], output: str) -> str:
@@ -75,7 +86,8 @@ def _masked_statistics(graph: Graph, node: onnx.NodeProto, stays: np.ndarray) ->
     elif node.op_type == "InstanceNormalization":
         axes = list(range(2, rank))
     else:
-        raise InputError(f"means of {node.op_type} cannot be masked")
+        _compacted(graph, node, stays.reshape(-1))
+        return
     graph.remove([node])
     x = node.input[0]
     if node.op_type != "RMSNormalization":
@@ -94,6 +106,27 @@ def _masked_statistics(graph: Graph, node: onnx.NodeProto, stays: np.ndarray) ->
     ):
         graph.add_node(op, inputs, f"{output}/{name}")
     _scaled(graph, node, rank)
+
+
+def _compacted(graph: Graph, node: onnx.NodeProto, stays: np.ndarray) -> None:
+    """Let a norm see the channels (axis 1) that stay alone, and put zeros where the others were."""
+    output, made = node.output[0], graph.fresh(f"{node.output[0]}/compact")
+    kept = graph.add_constant(f"{output}/kept", np.flatnonzero(stays))
+    for position, name in enumerate(node.input):
+        constant = graph.constant(name)
+        if position and (constant is None or len(constant) != len(stays)):
+            continue  # one scale for each group
+        node.input[position] = graph.fresh(f"{output}/{position}/kept")
+        graph.add_node("Gather", [name, kept], node.input[position], axis=0 if position else 1)
+    node.output[0] = made
+    first, zero = graph.fresh(f"{output}/first"), graph.fresh(f"{output}/zero")
+    graph.add_node("Gather", [made, graph.add_constant(f"{first}/place", np.array([0]))], first, axis=1)
+    graph.add_node("Sub", [first, first], zero)
+    graph.add_node("Concat", [made, zero], f"{output}/padded", axis=1)
+    places = np.where(stays, np.cumsum(stays) - 1, stays.sum())
+    graph.add_node(
+        "Gather", [f"{output}/padded", graph.add_constant(f"{output}/places", places)], output, axis=1
+    )
 
 
 def _scaled(graph: Graph, node: onnx.NodeProto, rank: int) -> None:

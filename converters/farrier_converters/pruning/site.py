@@ -13,6 +13,7 @@ from ..graph.edit import Graph, attribute
 from .labels import STAYS, Units, spread, squeezed
 from .shapes import Shape
 
+LAST = "nothing would be left"
 Kept = Callable[[np.ndarray], np.ndarray]  # labels -> which of them stay, as booleans
 Change = Callable[
     [Graph, onnx.NodeProto, Kept], None
@@ -58,6 +59,9 @@ class Findings:
     layers: list[Layer] = field(default_factory=list)
     changes: list[tuple[int, Change]] = field(default_factory=list)
     sums: list[tuple[int, int, np.ndarray]] = field(default_factory=list)  # node, input, labels summed over
+    fills: list[tuple[int, int, np.ndarray, float]] = field(
+        default_factory=list
+    )  # the same, and what counts nothing
     statistics: list[tuple[int, np.ndarray]] = field(default_factory=list)  # node, labels of its first input
     zeros: list[Slot] = field(default_factory=list)  # constants that a masked twin has zeros in
     frozen: list[tuple[int, np.ndarray, str]] = field(default_factory=list)  # node, labels, why
@@ -121,22 +125,45 @@ class Site:
         found = squeezed(self.units.find(labels))
         return None if found.size == 1 else found
 
+    def source(self, position: int = 0) -> np.ndarray | None:
+        """Return the labels of an input; a constant that is data, such as a class token, gets units of its own.
+
+        They lie on its only axis, on axis 1 where it looks like a map, on the last one otherwise: what it is joined
+        with decides whether they can go.
+        """
+        labels, value = self.labels(position), self.constant(position)
+        if labels is not None or value is None or value.dtype.kind != "f" or value.size < 2:
+            return labels
+        wide = [axis for axis, size in enumerate(value.shape) if size > 1]
+        axis = 1 if value.ndim >= 4 and 1 in wide else wide[-1]
+        made = self.new(value.shape[axis])
+        self.slot(position, axis, made, makes=True)
+        return made.reshape([-1 if a == axis else 1 for a in range(value.ndim)])
+
     def along(self, position: int, axis: int) -> np.ndarray | None:
-        """Return the labels [size] along one axis of an input; what differs along other axes as well has to stay."""
+        """Return the labels [size] along one axis of an input: what differs along others too falls together there."""
         labels = self.labels(position)
         if labels is None:
             return None
-        rank = labels.ndim
-        axis %= rank
-        if any(labels.shape[a] > 1 for a in range(rank) if a != axis):
-            self.freeze(labels, "its channels lie on two axes")
+        axis %= labels.ndim
+        others = [a for a in range(labels.ndim) if a != axis and labels.shape[a] > 1]
+        if labels.shape[axis] == 1:
+            if others:
+                self.freeze(labels, "its channels lie on another axis than those that are read")
             return None
-        return None if labels.shape[axis] == 1 else labels.reshape(-1)
+        for other in others:
+            self.units.tie_along(labels, other)
+        return np.moveaxis(labels, axis, -1).reshape(-1, labels.shape[axis])[0]
 
     def set(self, labels: np.ndarray | None, position: int = 0) -> None:
-        """Give an output its labels (None: it has none)."""
-        if labels is not None and position < len(self.node.output) and labels.size > 1:
-            self.found.labels[self.node.output[position]] = squeezed(labels)
+        """Give an output its labels (None: it has none); the only channel of a tensor stays."""
+        if labels is None or position >= len(self.node.output) or not self.node.output[position]:
+            return
+        found = squeezed(labels)
+        if found.size > 1:
+            self.found.labels[self.node.output[position]] = found
+        elif self.units.find(found).any():
+            self.freeze(found, LAST)
 
     def set_along(self, axis: int, labels: np.ndarray | None, position: int = 0) -> None:
         """Give an output labels [size] along one axis."""
@@ -176,6 +203,12 @@ class Site:
         labels = self.labels(position)
         if labels is not None:
             self.found.sums.append((self.number, position, labels))
+
+    def fills(self, value: float, position: int = 0) -> None:
+        """Say that the node goes over the channels of an input, and which value counts for nothing there."""
+        labels = self.labels(position)
+        if labels is not None:
+            self.found.fills.append((self.number, position, labels, value))
 
     def statistics(self) -> None:
         """Say that the node takes means over the channels of its first input: of those that stay."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
 
-from farrier_contracts.errors import InputError
+from farrier_contracts.errors import InputError, UsageError
+
+from ..data import LABEL_NAMES
 
 Batch = tuple[Mapping[str, np.ndarray], "np.ndarray | None"]
 Stream = Callable[[int], Iterable[Batch]]  # epoch -> its batches
-Augment = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
+Inputs = dict[str, np.ndarray]
+Augment = Callable[[Inputs, np.random.Generator], Inputs]
+Mix = Callable[[Inputs, np.ndarray, np.random.Generator], tuple[Inputs, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,9 @@ class Rows:
     """A stream over arrays in memory (or mapped): shuffled by seed and epoch, cut into batches of `batch` rows.
 
     `inputs` are arrays by input name, rows first; `labels` one value per row, or None for learning from the float
-    model. `augment(inputs, rng)` may change each batch. A last batch of fewer rows is left out of an epoch, since a
-    batch norm of few rows learns noise; with fewer rows than one batch, all of them are one.
+    model. `augment(inputs, rng)` may change each batch, `mix(inputs, labels, rng)` both inputs and labels (see
+    `augment`). A last batch of fewer rows is left out of an epoch, since a batch norm of few rows learns noise; with
+    fewer rows than one batch, all of them are one.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -29,48 +35,136 @@ class Rows:
     batch: int = 64
     seed: int = 0
     augment: Augment | None = None
+    mix: Mix | None = None
 
     def __post_init__(self) -> None:
-        """Raise InputError for arrays that differ in rows."""
-        counts = {len(a) for a in (*self.inputs.values(), *(() if self.labels is None else (self.labels,)))}
-        if len(counts) != 1 or 0 in counts:
-            raise InputError("training needs arrays with the same number of rows, at least one")
+        """Raise InputError for no rows, arrays that differ in rows, or mixing without labels."""
+        if self.batch < 1:
+            raise UsageError(f"a batch has at least one row; it is {self.batch}")
+        if not self.inputs:
+            raise InputError("the training data holds no inputs")
+        counts = {name: len(array) for name, array in self.inputs.items()}
+        if self.labels is not None:
+            counts["labels"] = len(self.labels)
+        if 0 in counts.values():
+            raise InputError("the training data holds no rows")
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise InputError(f"the training data differs in its numbers of rows: {told}")
+        if self.mix is not None and self.labels is None:
+            raise InputError("rows are mixed together with their labels; the training data has none")
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(next(iter(self.inputs.values())))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said before training with them."""
+        if self.rows >= self.batch:
+            return ()
+        return (f"there are {self.rows} rows, fewer than a batch of {self.batch}: all of them are one batch",)
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        return max(len(next(iter(self.inputs.values()))) // self.batch, 1)
+        return max(self.rows // self.batch, 1)
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of one epoch."""
         rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(len(next(iter(self.inputs.values()))))
+        order = rng.permutation(self.rows)
         for number in range(len(self)):
-            rows = order[number * self.batch : (number + 1) * self.batch]
-            inputs = {name: np.asarray(array[rows]) for name, array in self.inputs.items()}
+            inputs, labels = self._take(order[number * self.batch : (number + 1) * self.batch])
             if self.augment is not None:
                 inputs = self.augment(inputs, rng)
-            yield inputs, None if self.labels is None else np.asarray(self.labels[rows])
+            if self.mix is not None and labels is not None:
+                inputs, labels = self.mix(inputs, labels, rng)
+            yield inputs, labels
+
+    def in_order(self) -> Iterator[Batch]:
+        """Yield all rows as they are, a short last batch included."""
+        for start in range(0, self.rows, self.batch):
+            yield self._take(np.arange(start, min(start + self.batch, self.rows)))
+
+    def _take(self, rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        inputs = {name: np.asarray(array[rows]) for name, array in self.inputs.items()}
+        return inputs, None if self.labels is None else np.asarray(self.labels[rows])
 
 
-def stream(data: Any, names: list[str]) -> Stream:
-    """Return a stream from what a user has: a stream, or any iterable of batches (a torch DataLoader, a list).
+@dataclass(frozen=True)
+class _Batches:
+    """The stream that an iterable of batches makes."""
 
-    A batch is (inputs..., labels): the first items go to the inputs called `names`, one more is the labels.
-    """
-    if callable(data):
-        given: Stream = data  # type: ignore[assignment]
-        return given
+    data: Any
+    names: tuple[str, ...]
 
-    def epoch(_number: int) -> Iterator[Batch]:
-        for batch in data:
-            items = [np.asarray(item) for item in (batch if isinstance(batch, (tuple, list)) else (batch,))]
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch; TypeError where that is not known."""
+        return len(self.data)
+
+    def __call__(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch."""
+        names = self.names
+        if epoch > 0 and isinstance(self.data, Iterator):
+            raise InputError(
+                "the training data can be read only once; give a list, a DataLoader or a function of the epoch"
+            )
+        for batch in self.data:
+            if isinstance(batch, Mapping):
+                yield _by_name(batch, names)
+                continue
+            items = [as_array(item) for item in (batch if isinstance(batch, (tuple, list)) else (batch,))]
             if not len(names) <= len(items) <= len(names) + 1:
                 raise InputError(
                     f"a batch holds {len(items)} arrays; the model takes {len(names)} and labels"
                 )
-            yield (
-                dict(zip(names, items, strict=False)),
-                items[len(names)] if len(items) > len(names) else None,
-            )
+            inputs = dict(zip(names, items, strict=False))
+            yield inputs, items[len(names)] if len(items) > len(names) else None
 
-    return epoch
+
+def _by_name(batch: Mapping[str, Any], names: Sequence[str]) -> Batch:
+    missing = [name for name in names if name not in batch]
+    if missing:
+        raise InputError(f"a batch of the training data lacks the input {missing[0]!r}")
+    label = next((name for name in LABEL_NAMES if name in batch and name not in names), None)
+    inputs = {name: as_array(batch[name]) for name in names}
+    return inputs, None if label is None else as_array(batch[label])
+
+
+def stream(data: Any, names: Sequence[str]) -> Stream:
+    """Return a stream from what a user has: a stream, or any iterable of batches (a torch DataLoader, a list).
+
+    A batch is (inputs..., labels): the first items go to the inputs called `names`, one more is the labels. Or it is a
+    mapping with the inputs by name, and "labels" or "target". Raises InputError in its epochs for other batches, and
+    for an iterator in a second epoch.
+    """
+    if callable(data):
+        given: Stream = data  # type: ignore[assignment]
+        return given
+    return _Batches(data, tuple(names))
+
+
+def held_out(data: Any, names: Sequence[str]) -> Callable[[], Iterable[Batch]]:
+    """Return a function that starts a pass over held-out batches: rows (in order), such a function, or any iterable."""
+    if isinstance(data, Rows):
+        return data.in_order
+    if callable(data):
+        given: Callable[[], Iterable[Batch]] = data  # type: ignore[assignment]
+        return given
+    batches = _Batches(data, tuple(names))
+    passes = count()
+    return lambda: batches(next(passes))
+
+
+def length(data: Any) -> int | None:
+    """Return the number of batches in an epoch of a stream, None where it is not known."""
+    try:
+        return len(data)
+    except TypeError:
+        return None
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Return a numpy array of what a loader gives: an array, a list of numbers, a torch tensor on any device."""
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import labels
 from .module import OnnxModule
 
 Loss = Callable[[Any, Any], Tensor]  # (outputs, labels or the teacher's outputs) -> a scalar
@@ -17,29 +19,63 @@ SMALLEST = 1e-7  # of a probability whose logarithm is taken
 
 def ends_in_softmax(module: OnnxModule) -> bool:
     """Say whether the first output is probabilities already."""
+    return _last(module) == "Softmax"
+
+
+def _last(module: OnnxModule) -> str:
+    """Return the operator that makes the first output."""
     name = module.model.outputs[0].name
-    return any(name in step.outputs and step.name == "Softmax" for step in module.steps)
+    return next((step.name for step in module.steps if name in step.outputs), "")
 
 
-def task(module: OnnxModule) -> Loss:
-    """Return cross-entropy for labels that are classes, mean squared error for those that are values.
+class Task:
+    """The loss that labels suggest for the first output.
 
-    It looks at the first output; classes are on axis 1.
+    Whole numbers are classes (cross-entropy; on axis 1, or on the last one where only that fits) or, one for each
+    score, yes and no (binary cross-entropy); floats are values (mean squared error) or, where `check` saw rows that
+    sum to 1, shares of classes. An output that is a softmax or sigmoid already is taken as probabilities.
+    `smoothing` spreads this share of a class label over all classes (Szegedy et al., arXiv 1512.00567).
     """
-    normal = ends_in_softmax(module)
 
-    def loss(outputs: Any, labels: Tensor) -> Tensor:
+    def __init__(self, module: OnnxModule, smoothing: float = 0.0) -> None:
+        self.end = _last(module)
+        self.smoothing = smoothing
+        self.shares = False
+
+    def check(self, given: np.ndarray, scores: Sequence[int]) -> None:
+        """Raise InputError for labels that do not fit scores of this shape, or are out of range."""
+        self.shares = labels.check(given, scores) == labels.SHARES
+
+    def __call__(self, outputs: Any, wanted: Tensor) -> Tensor:
+        """Return the loss of a batch; see `Loss`."""
         scores = first(outputs)
-        if labels.is_floating_point():
-            return F.mse_loss(scores, labels.reshape(scores.shape))
-        classes = labels.to(torch.int64).reshape(scores.shape[:1] + scores.shape[2:])
-        return (
-            F.nll_loss(scores.clamp_min(SMALLEST).log(), classes)
-            if normal
-            else F.cross_entropy(scores, classes)
-        )
+        if self.shares:
+            return self._classes(scores, wanted.to(scores.dtype))
+        whole = not wanted.is_floating_point()
+        kind = labels.kind(whole, wanted.shape, scores.shape)
+        if kind == labels.VALUES:
+            return F.mse_loss(scores, wanted.reshape(scores.shape).to(scores.dtype))
+        if kind == labels.BINARY:
+            return self._binary(scores, wanted.reshape(scores.shape).to(scores.dtype))
+        if kind == labels.TOKENS:
+            scores = scores.movedim(-1, 1)
+        return self._classes(scores, wanted.to(torch.int64).reshape(scores.shape[:1] + scores.shape[2:]))
 
-    return loss
+    def _classes(self, scores: Tensor, wanted: Tensor) -> Tensor:
+        # The logarithm of probabilities is as good as scores: a softmax changes it no more.
+        scores = scores.clamp_min(SMALLEST).log() if self.end == "Softmax" else scores
+        return F.cross_entropy(scores, wanted, ignore_index=labels.IGNORED, label_smoothing=self.smoothing)
+
+    def _binary(self, scores: Tensor, wanted: Tensor) -> Tensor:
+        wanted = wanted * (1 - self.smoothing) + self.smoothing / 2
+        if self.end == "Sigmoid":
+            return F.binary_cross_entropy(scores.clamp(SMALLEST, 1 - SMALLEST), wanted)
+        return F.binary_cross_entropy_with_logits(scores, wanted)
+
+
+def task(module: OnnxModule, smoothing: float = 0.0) -> Task:
+    """Return the loss that labels suggest (see `Task`)."""
+    return Task(module, smoothing)
 
 
 def distill(module: OnnxModule) -> Loss:
@@ -50,7 +86,7 @@ def distill(module: OnnxModule) -> Loss:
     normal = ends_in_softmax(module)
 
     def loss(outputs: Any, teacher: Any) -> Tensor:
-        total = torch.zeros(())
+        total = first(outputs).new_zeros((), dtype=torch.float32)
         for found, wanted in zip(_all(outputs), _all(teacher), strict=True):
             if not found.is_floating_point():
                 continue

@@ -14,14 +14,15 @@ from torch.utils.checkpoint import checkpoint
 from farrier_contracts.errors import InputError
 
 from ..graph import run
+from ..graph.write_back import write_back
 from ..model import Model
 from . import slots
 from .lowering import Step, execute, lower, tensor
-from .write_back import write_back
+from .ops import host
 
 
 class OnnxModule(nn.Module):
-    """Computes what the graph computes, with gradients.
+    """Computes what the graph computes, with gradients, on the device that `to` moves it to.
 
     There is one parameter per initializer, so that weights used twice stay tied. `parameters_by_name` and
     `state_dict` hold them under the model's own names (dots become underscores). Batch norms learn their statistics
@@ -33,6 +34,8 @@ class OnnxModule(nn.Module):
     pass instead of kept (Chen et al., arXiv 1604.06174). `example` (inputs by name) decides shape-dependent branches.
     Raises InputError for a graph that cannot be trained.
     """
+
+    _anchor: Tensor
 
     def __init__(
         self,
@@ -54,13 +57,26 @@ class OnnxModule(nn.Module):
         self._recomputing = False
         self.attributes: dict[str, str] = {}  # name in the graph -> attribute of the module
         self.logarithmic: set[str] = set()
-        self._fixed: dict[str, Tensor] = {}  # integers, which stay on the processor with the shapes
+        # Tells where the module is; integers and what is read as numbers stay on the processor with the shapes.
+        self.register_buffer("_anchor", torch.empty(0), persistent=False)
+        self._fixed: dict[str, Tensor] = {}
+        self._copies: dict[
+            tuple[str, torch.device], Tensor
+        ] = {}  # of those, where data is computed from them
+        plain = [(step.name, step.inputs, step.outputs) for step in self.steps]
+        self._numbers = host.read_as_numbers(plain, [spec.name for spec in model.outputs])
+        self._data = [host.data_inputs(name, inputs) for name, inputs, _ in plain]
         names = [*slots.parameters(program.nodes, program.constants), *trainable]
         learned = {s.inputs[1] for s in self.steps if s.name == "FakeQuantize"} if scales else set()
         wanted = ({*names} | learned) - {*frozen}
         for name, value in program.constants.items():
             self._register(name, value, trains=name in wanted, logarithm=name in learned)
         self._uses = self._last_uses()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self._anchor.device
 
     @property
     def parameters_by_name(self) -> dict[str, nn.Parameter]:
@@ -78,27 +94,47 @@ class OnnxModule(nn.Module):
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         """Return the output, or a tuple of them; inputs in the model's order or by name."""
         specs = [spec.name for spec in self.model.inputs]
-        values: dict[str, Any] = {**dict(zip(specs, inputs, strict=False)), **named}
-        missing = [name for name in specs if name not in values]
+        values = self.compute({**dict(zip(specs, inputs, strict=False)), **named})
+        results = tuple(values[spec.name] for spec in self.model.outputs)
+        return results[0] if len(results) == 1 else results
+
+    def compute(self, feeds: Mapping[str, Tensor], keep: Collection[str] = ()) -> dict[str, Tensor]:
+        """Return the outputs, and the inner tensors called `keep`, by name.
+
+        Raises InputError for an input that is missing, or a name that the graph does not hold.
+        """
+        missing = [spec.name for spec in self.model.inputs if spec.name not in feeds]
         if missing:
             raise InputError(f"the model needs the input {missing[0]!r} too")
+        values: dict[str, Any] = dict(feeds)
         if self.checkpoints > 1 and torch.is_grad_enabled():
-            self._run_in_segments(values)
+            self._run_in_segments(values, keep)
         else:
-            self.run(values, 0, len(self.steps))
-        results = tuple(
-            values[spec.name] if spec.name in values else self.value(spec.name) for spec in self.model.outputs
-        )
-        return results[0] if len(results) == 1 else results
+            self.run(values, 0, len(self.steps), keep=keep)
+        wanted = dict.fromkeys((*(spec.name for spec in self.model.outputs), *keep))
+        return {name: values[name] if name in values else self._stored(name) for name in wanted}
+
+    def _stored(self, name: str) -> Tensor:
+        if name not in self._fixed and name not in self.attributes:
+            raise InputError(f"the model computes no tensor called {name!r}")
+        return self.value(name)
 
     def run(self, values: dict[str, Any], start: int, stop: int, *, keep: Collection[str] = ()) -> None:
         """Execute some of the steps over named values, forgetting each after its last use unless in `keep`."""
         state = {"training": self.training and not self.norms_frozen, "keep": self._recomputing}
+        away = self.device.type != "cpu"
         for position in range(start, stop):
             step = self.steps[position]
             borrowed = [n for n in step.inputs if n and n not in values]
             values.update({name: self.value(name) for name in borrowed})
-            execute(step, values, **state)
+            moved = self._moved(position, values) if away else None
+            if moved:
+                left = {name: values[name] for name in moved}
+                values.update(moved)
+                execute(step, values, **state)
+                values.update(left)
+            else:
+                execute(step, values, **state)
             for name in {*borrowed, *(n for n in self._uses[position] if n not in keep)}:
                 values.pop(name, None)
 
@@ -111,9 +147,31 @@ class OnnxModule(nn.Module):
                 changed[name] = self.value(name).detach().cpu().contiguous().numpy()
         return write_back(self.model, changed)
 
+    def _moved(self, position: int, values: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return copies on the device of what a step reads as data from the processor beside data on the device.
+
+        A step that reads from the processor alone computes with shapes, and stays there. Copies from memory that is
+        not pinned are staged before the call returns: nothing waits for the device.
+        """
+        step, found = self.steps[position], {n: values[n] for n in self._data[position]}
+        strays = [n for n, value in found.items() if value.device.type == "cpu"]
+        if not strays or len(strays) == len(found):
+            return {}
+        moved = {}
+        for name in strays:
+            if name in self._fixed:
+                key = (name, self.device)
+                if key not in self._copies:
+                    self._copies[key] = found[name].to(self.device)
+                moved[name] = self._copies[key]
+            elif found[name].ndim or step.name not in host.SCALARS:
+                moved[name] = found[name].to(self.device, non_blocking=True)
+        return moved
+
     def _register(self, name: str, value: np.ndarray, *, trains: bool, logarithm: bool) -> None:
         stored = tensor(value)
-        if not (stored.is_floating_point() or stored.dtype == torch.bool):
+        number = name in self._numbers and not trains
+        if number or not (stored.is_floating_point() or stored.dtype == torch.bool):
             self._fixed[name] = stored
             return
         attribute = "".join(c if c.isalnum() else "_" for c in name) or "unnamed"
@@ -145,7 +203,7 @@ class OnnxModule(nn.Module):
                 uses[position].append(name)
         return uses
 
-    def _run_in_segments(self, values: dict[str, Any]) -> None:
+    def _run_in_segments(self, values: dict[str, Any], keep: Collection[str]) -> None:
         length = -(-len(self.steps) // self.checkpoints)
         for start in range(0, len(self.steps), length):
             stop = min(start + length, len(self.steps))
@@ -155,7 +213,7 @@ class OnnxModule(nn.Module):
                 *tensors: Tensor, a: int = start, b: int = stop, names: list[str] = names
             ) -> dict[str, Any]:
                 inner = dict(zip(names, tensors, strict=True))
-                self.run(inner, a, b)
+                self.run(inner, a, b, keep=keep)
                 return inner
 
             found: Any = checkpoint(

@@ -11,10 +11,10 @@ import onnx
 
 from ...model import STANDARD_DOMAINS
 from ..site import Site
-from . import elementwise, joins, linear, norms, pick, pools, shapes
+from . import einsum, elementwise, joins, linear, norms, pick, pools, recurrent, shapes
 
 Rule = Callable[[Site], None]
-FAMILIES = (linear, elementwise, norms, pools, shapes, joins, pick)
+FAMILIES = (linear, einsum, elementwise, norms, pools, shapes, joins, pick, recurrent)
 RULES: Mapping[str, Rule] = {name: rule for family in FAMILIES for name, rule in family.RULES.items()}
 
 

@@ -109,17 +109,15 @@ def _along(site: Site, position: int, labels: np.ndarray | None, joint: np.ndarr
     if not site.stored(position):
         site.freeze(joint, "what they are joined with stays")
         return
-    if len(axes) > 1:  # one axis of a constant can be told at a time
-        for axis in axes[1:]:
+    differ = [axis for axis in range(rank) if joint.shape[axis] > 1]
+    if (
+        len(differ) > 1
+    ):  # one axis of a constant can be told at a time: heads stay free, their channels go together
+        for axis in differ[1:]:
             site.units.tie_along(joint, axis)
         joint = squeezed(site.units.find(joint))
-    axis = axes[0]
-    if any(joint.shape[a] > 1 for a in range(rank) if a != axis):
-        for a in range(rank):
-            if a != axis:
-                site.units.tie_along(joint, a)
-        joint = squeezed(site.units.find(joint))
-    if joint.shape[axis] > 1:
+    axis = differ[0]
+    if axis in axes and joint.shape[axis] > 1:
         site.slot(position, axis - (rank - len(site.shape(position))), joint.reshape(-1), makes=True)
 
 

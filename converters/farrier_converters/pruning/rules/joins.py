@@ -8,7 +8,10 @@ import onnx
 from ...graph.edit import Graph, attribute, set_attribute
 from ..labels import STAYS
 from ..site import Kept, Site
+from .pick import left, pick_behind
 from .shapes import kept_along, stays_along
+
+ALL = 1 << 30  # an end of a Slice behind any
 
 
 def concat(site: Site) -> None:
@@ -33,13 +36,21 @@ def concat(site: Site) -> None:
         _constants_follow(site, parts, axis)
         site.set(np.concatenate(parts, axis=axis))
         return
-    if len(found) < len(given):
-        for labels in found:
-            site.freeze(labels, "what they are joined with stays")
-        return
     for labels in found[1:]:
         site.units.tie(found[0], labels)
+    for position, labels in enumerate(given):
+        if labels is None:
+            beside(site, position, found[0])
     site.set(found[0])
+
+
+def beside(site: Site, position: int, labels: np.ndarray) -> None:
+    """Cut a constant that has to lose what others of the same size lose; anything else keeps it."""
+    axes = [axis for axis, size in enumerate(labels.shape) if size > 1]
+    if len(axes) != 1 or not site.stored(position):
+        site.freeze(labels, "what they are joined with stays")
+    else:
+        site.slot(position, axes[0], labels.reshape(-1), makes=True)
 
 
 def _part(site: Site, position: int, labels: np.ndarray | None, axis: int) -> np.ndarray:
@@ -117,28 +128,37 @@ def bounds(site: Site) -> list[tuple[int, int, int, int]] | None:
 
 def slice_(site: Site) -> None:
     """Follow Slice: on the channels' axis its bounds move to what stays of them."""
-    labels = site.labels(0)
+    labels = site.source()
     if labels is None:
         return
     found = bounds(site)
     if found is None:
-        site.freeze(labels, "it is sliced at places that are computed")
+        axes = site.constant(3) if site.has(3) else np.arange(site.shape(1)[0])
+        if axes is None or any(labels.shape[int(axis)] > 1 for axis in axes):
+            site.freeze(labels, "it is sliced at places that are computed")
+        site.set(labels)
         return
-    for axis, _start, _end, step in found:
-        if labels.shape[axis] > 1 and step != 1:
-            site.freeze(labels, "it is sliced with steps")
-    cut = [slice(None)] * labels.ndim
-    for axis, start, end, step in found:
-        if labels.shape[axis] > 1:
-            cut[axis] = slice(start, end, step)
-    site.set(labels[tuple(cut)])
+    places = {
+        axis: np.arange(labels.shape[axis])[slice(start, end, step)]
+        for axis, start, end, step in found
+        if labels.shape[axis] > 1
+    }
+    part = labels
+    for axis, chosen in places.items():
+        part = np.take(part, chosen, axis=axis)
+    site.set(part)
 
     def change(graph: Graph, node: onnx.NodeProto, kept: Kept) -> None:
-        moved = [_moved_bounds(labels, axis, (s, e), kept) for axis, s, e, _step in found]
-        axes = [axis for axis, *_ in found]
-        _set_bounds(graph, node, moved, axes, [step for *_, step in found])
+        moved, strides = [], []
+        for axis, start, end, step in found:
+            stepped = axis in places and step != 1
+            moved.append((0, ALL) if stepped else _moved_bounds(labels, axis, (start, end), kept))
+            strides.append(1 if stepped else step)
+            if stepped:
+                pick_behind(graph, node, axis, left(labels, axis, places[axis], kept))
+        _set_bounds(graph, node, moved, [axis for axis, *_ in found], strides)
 
-    if any(labels.shape[axis] > 1 for axis, *_ in found):
+    if places:
         site.change(change)
 
 

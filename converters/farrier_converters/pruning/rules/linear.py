@@ -32,27 +32,25 @@ def conv(site: Site) -> None:
 
 def transposed(site: Site) -> None:
     """Follow ConvTranspose: weights [in, out / groups, kernel...]."""
-    weights = site.shape(1)
-    groups = int(site.attribute("group", 1))
+    weights, groups = site.shape(1), int(site.attribute("group", 1))
+    inputs, each = weights[0], weights[1]
     incoming = site.along(0, 1)
-    each = weights[1]
-    if groups == 1:
-        made = site.new(each)
-        site.sums()
-        site.slot(1, 0, incoming, makes=False)
-        site.slot(1, 1, made, makes=True)
-        site.slot(2, 0, made, makes=True)
-        site.set_along(1, made)
-    elif groups == weights[0] and each == 1:
+    site.sums()
+    if each == 1 and groups == inputs:
         made = incoming
-        site.slot(1, 0, incoming, makes=True)
-        site.slot(2, 0, incoming, makes=True)
         _count_groups(site, incoming)
-        site.set_along(1, made)
+        site.slot(1, 0, incoming, makes=True)
     else:
-        site.refuse("a transposed convolution in groups is left whole")
-        made = None
-    _layer(site, made, incoming, groups, each * groups, weights[0], weights[2:], at_input=True)
+        table = site.new(each * groups).reshape(groups, each)
+        site.units.tie_along(table, 0)  # each group loses the same channels
+        made = table.reshape(-1)
+        if incoming is not None:
+            site.units.tie_along(incoming.reshape(groups, -1), 0)
+        site.slot(1, 0, incoming, makes=False)
+        site.slot(1, 1, table[0], makes=True)
+    site.slot(2, 0, made, makes=True)
+    site.set_along(1, made)
+    _layer(site, made, incoming, groups, each * groups, inputs, weights[2:], at_input=True)
 
 
 def gemm(site: Site) -> None:
@@ -94,11 +92,10 @@ def _dense(site: Site, *, data: int, weights: int, reads: int) -> None:
     axis = rank - 1 if reads == 0 or rank == 1 else rank - 2
     size = site.shape(weights)
     site.sums(data)
-    if labels is not None and any(labels.shape[a] > 1 for a in range(rank) if a != axis):
-        if labels.shape[axis] > 1:
-            site.freeze(labels, "its channels lie on two axes")
-        else:
-            site.set(labels)  # rows that go through the same matrix
+    if labels is not None and labels.shape[axis] == 1:
+        site.set(labels)  # rows that go through the same matrix
+        kept = site.staying(size[1 - reads])
+        site.found.frozen.append((site.number, kept, "channels that can go lie on another axis"))
         _layer(site, None, None, 1, size[1 - reads], size[reads], ())
         return
     incoming = site.along(data, axis)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..site import Site
+from .pools import apart
 
 
 def batch(site: Site) -> None:
@@ -37,17 +38,18 @@ def layer(site: Site) -> None:
         return
     rank = labels.ndim
     first = int(site.attribute("axis", -1)) % rank
+    labels = apart(site, labels, range(first, rank))
     axes = [a for a in range(first, rank) if labels.shape[a] > 1]
-    if len(axes) > 1 or (axes and any(labels.shape[a] > 1 for a in range(first))):
-        site.freeze(labels, "its channels lie on two axes")
-        return
+    for axis in axes[1:]:
+        site.units.tie_along(labels, axis)
     if axes:
         site.statistics()
         for position in (1, 2):
             if site.has(position):
                 behind = len(site.shape(position)) - (rank - axes[0])
                 if behind >= 0 and site.shape(position)[behind] > 1:
-                    site.slot(position, behind, labels.reshape(-1), makes=True)
+                    along = site.along(0, axes[0])
+                    site.slot(position, behind, along, makes=True)
     site.set(labels)
 
 
@@ -66,7 +68,16 @@ def group(site: Site) -> None:
     site.set(site.labels(0))
 
 
+def local(site: Site) -> None:
+    """Follow LRN, a sum over neighbouring channels: over those that stay."""
+    labels = site.along(0, 1)
+    if labels is not None:
+        site.statistics()
+    site.set(site.labels(0))
+
+
 RULES = {
+    "LRN": local,
     "BatchNormalization": batch,
     "InstanceNormalization": instance,
     "LayerNormalization": layer,

@@ -14,7 +14,7 @@ from ..site import Kept, Site
 
 def reshape(site: Site) -> None:
     """Follow Reshape; its shape becomes a constant that fits what stays."""
-    labels = site.labels(0)
+    labels = site.source()
     if labels is None:
         return
     made = site.made_shape()
@@ -132,7 +132,7 @@ def flatten(site: Site) -> None:
 
 def transpose(site: Site) -> None:
     """Follow Transpose."""
-    labels = site.labels(0)
+    labels = site.source()
     if labels is not None:
         order = site.attribute("perm", list(range(labels.ndim))[::-1])
         site.set(labels.transpose([int(axis) for axis in order]))
@@ -140,7 +140,7 @@ def transpose(site: Site) -> None:
 
 def squeeze(site: Site) -> None:
     """Follow Squeeze and Unsqueeze: axes of one element come and go."""
-    labels = site.labels(0)
+    labels = site.source()
     if labels is None:
         return
     found = moved(labels, site.shape(0), site.made_shape().sizes)
@@ -151,38 +151,46 @@ def squeeze(site: Site) -> None:
 
 
 def expand(site: Site) -> None:
-    """Follow Expand; axes that hold channels keep the size of the input."""
-    labels = site.labels(0)
+    """Follow Expand; on axes that hold channels the wanted size becomes 1, which takes what is there."""
+    labels = site.source()
     if labels is None:
         return
     rank = len(site.made_shape().sizes)
     padded = labels.reshape((1,) * (rank - labels.ndim) + labels.shape)
-    given = site.constant(1)
-    if given is None:
-        # the size is computed: from the shapes of tensors that lose the same channels, if from any
-        site.freeze(labels, "it is expanded to a size that is computed")
-        return
+    wanted = site.shape(1)[0]  # how many of the last axes the wanted shape tells
+    channels = np.array([size > 1 for size in padded.shape[rank - wanted :]], bool)
 
     def change(graph: Graph, node: onnx.NodeProto, _kept: Kept) -> None:
-        sizes = np.array(given, np.int64)
-        for axis in range(rank):
-            if padded.shape[axis] > 1:
-                sizes[axis - rank + len(sizes)] = 1  # broadcasts to what is there
-        node.input[1] = graph.add_constant(f"{node.output[0]}/shape", sizes)
+        fit_shape(graph, node, channels, np.ones(wanted, np.int64))
 
-    site.change(change)
+    if channels.any():
+        site.change(change)
     site.set(padded)
 
 
+def fit_shape(graph: Graph, node: onnx.NodeProto, channels: np.ndarray, sizes: np.ndarray) -> None:
+    """Put `sizes` [rank] at `channels` [rank] of the shape that a node reads, be it constant or computed."""
+    given, name = graph.constant(node.input[1]), f"{node.output[0]}/shape"
+    if given is not None:
+        node.input[1] = graph.add_constant(name, np.where(channels, sizes, given).astype(np.int64))
+        return
+    choice, fitting = graph.add_constant(f"{name}/axes", channels), graph.add_constant(f"{name}/sizes", sizes)
+    made = graph.fresh(name)
+    graph.add_node("Where", [choice, fitting, node.input[1]], made)
+    node.input[1] = made
+
+
 def tile(site: Site) -> None:
-    """Follow Tile with constant repeats."""
-    labels, repeats = site.labels(0), site.constant(1)
+    """Follow Tile: repeated channels go with the first of them."""
+    labels = site.source()
     if labels is None:
         return
-    if repeats is None:
+    made, old = site.made_shape(), site.shape(0)
+    channels = [axis for axis in range(labels.ndim) if labels.shape[axis] > 1]
+    if any(made.free[axis] for axis in channels):
         site.freeze(labels, "it is repeated as often as is computed")
         return
-    site.set(np.tile(labels, [int(r) if labels.shape[a] > 1 else 1 for a, r in enumerate(repeats)]))
+    site.set(np.tile(labels, [made.sizes[a] // old[a] if a in channels else 1 for a in range(labels.ndim)]))
 
 
 def depth_to_space(site: Site) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import onnx
+import torch
 from torch import Tensor
 
 from farrier_contracts.errors import InputError
@@ -37,6 +39,14 @@ class Node:
         """Return the error for a form of the operator that is not covered."""
         name = self.proto.name or self.proto.output[0]
         return InputError(f"{self.proto.op_type} {name!r} cannot be trained: {why}")
+
+
+def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Return a context in which operators compute in the types of their inputs, whatever precision is set."""
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 def ints(value: Any) -> list[int]:

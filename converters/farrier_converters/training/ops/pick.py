@@ -43,7 +43,7 @@ def scatter_elements(node: Node) -> Function:
         raise node.refuse(f"it reduces by {mode}")
 
     def run(x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-        indices = _positive(indices, x.shape[axis])
+        indices, updates = _positive(indices, x.shape[axis]), updates.to(x.dtype)
         return x.scatter(axis, indices, updates) if mode == "none" else x.scatter_add(axis, indices, updates)
 
     return run
@@ -54,7 +54,7 @@ def scatter_nd(node: Node) -> Function:
     if mode not in ("none", "add"):
         raise node.refuse(f"it reduces by {mode}")
     return lambda x, indices, updates: x.index_put(
-        tuple(indices.to(torch.int64).unbind(-1)), updates, accumulate=mode == "add"
+        tuple(indices.to(torch.int64).unbind(-1)), updates.to(x.dtype), accumulate=mode == "add"
     )
 
 
@@ -63,7 +63,7 @@ def one_hot(node: Node) -> Function:
 
     def run(indices: Tensor, depth: Tensor, values: Tensor) -> Tensor:
         count = int(depth.item())
-        hot = torch.arange(count) == _positive(indices, count).unsqueeze(-1)
+        hot = torch.arange(count, device=indices.device) == _positive(indices, count).unsqueeze(-1)
         return torch.where(hot, values[1], values[0]).movedim(-1, axis)
 
     return run

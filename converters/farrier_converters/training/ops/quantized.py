@@ -59,9 +59,10 @@ def fake_quantize(
     factor 1 / sqrt(elements * levels).
     """
     low, high = bounds or LIMITS[torch.uint8 if zero is None else zero.dtype]
-    shift: Any = 0.0 if zero is None else along(zero, axis, x.ndim).to(x)
-    if zero is not None and bool((zero == zero.reshape(-1)[0]).all()):
-        shift = float(zero.reshape(-1)[0])
+    shift: Any = 0.0
+    if zero is not None:
+        one = bool((zero == zero.reshape(-1)[0]).all())  # zero points stay on the processor (see `host`)
+        shift = float(zero.reshape(-1)[0]) if one else along(zero, axis, x.ndim).to(x)
     result: Any = _FakeQuantize.apply(x, along(scale, axis, x.ndim), low - shift, high - shift, high - low)
     return result
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from farrier_contracts.errors import InputError
 
-from ._node import Function, Node
+from ._node import Function, Node, no_autocast
 
 LSTM_GATES = (0, 2, 3, 1)  # ONNX i o f c -> torch i f g o
 GRU_GATES = (1, 0, 2)  # ONNX z r h -> torch r z n
@@ -62,11 +62,13 @@ def _recurrent(
     start = [
         s if s is not None else x.new_zeros(w.shape[0], x.shape[1], r.shape[2]) for s in (*states, None, None)
     ]
-    weights = _weights(w, r, b, kind)
-    if kind == "GRU" and not before:
-        y, *last = _gru_reset_first(x, start[0], weights)
-    else:
-        y, *last = _fused(x, start, weights, kind)
+    with no_autocast(x):  # sums over many steps: in the precision of the weights
+        x, start = x.to(w.dtype), [s.to(w.dtype) for s in start]
+        weights = _weights(w, r, b, kind)
+        if kind == "GRU" and not before:
+            y, *last = _gru_reset_first(x, start[0], weights)
+        else:
+            y, *last = _fused(x, start, weights, kind)
     y = y.reshape(*y.shape[:2], w.shape[0], -1).transpose(1, 2)
     y = y.flip(0) if backward else y
     if batch_first:
@@ -93,7 +95,8 @@ def _reordered(gates: Tensor, order: tuple[int, ...], hidden: int) -> Tensor:
 
 def _fused(x: Tensor, start: list[Tensor], weights: list[Tensor], kind: str) -> tuple[Tensor, ...]:
     both = len(weights) == 8
-    rest = (weights, True, 1, 0.0, False, both, False)
+    # cuDNN keeps what the backward pass needs in its training mode only, which changes nothing without dropout.
+    rest = (weights, True, 1, 0.0, torch.is_grad_enabled(), both, False)
     if kind == "LSTM":
         return torch.lstm(x, start[:2], *rest)
     return (torch.gru if kind == "GRU" else torch.rnn_tanh)(x, start[0], *rest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from ._node import Function, Node, ints
 from .linear import pad_ends
 
+KEPT = 256  # ways of resizing an axis
 MODES = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
 
@@ -138,16 +139,28 @@ def _resize(
 
 
 def _along(x: Tensor, axis: int, result: int, scale: float, sampling: Sampling) -> Tensor:
-    size = x.shape[axis]
     total: Tensor | None = None
-    for index, weight in sampling.taps(sampling.positions(size, result, scale)):
-        rows = torch.from_numpy(np.clip(index, 0, size - 1).astype(np.int64)).to(x.device)
+    for rows, shares in _samples(sampling, x.shape[axis], result, scale, x.device):
         picked = x.index_select(axis, rows)
         if sampling.mode != "nearest":
-            shares = torch.from_numpy(weight).to(x.dtype).to(x.device)
-            picked = picked * shares.reshape([-1 if a == axis else 1 for a in range(x.ndim)])
+            picked = picked * shares.to(x.dtype).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
         total = picked if total is None else total + picked
     return x if total is None else total
+
+
+@lru_cache(maxsize=KEPT)
+def _samples(
+    sampling: Sampling, size: int, result: int, scale: float, device: torch.device
+) -> list[tuple[Tensor, Tensor]]:
+    """Return (source index, weight) for every sample of a result, on the device: made once for all batches."""
+    found = sampling.taps(sampling.positions(size, result, scale))
+    return [
+        (
+            torch.from_numpy(np.clip(index, 0, size - 1).astype(np.int64)).to(device),
+            torch.from_numpy(weight).to(device),
+        )
+        for index, weight in found
+    ]
 
 
 OPS = {"Pad": pad, "Resize": resize, "Upsample": resize}

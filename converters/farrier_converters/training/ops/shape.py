@@ -113,7 +113,8 @@ def _slice(
             index[axis] = slice(positions.start, max(positions.stop, positions.start), step)
             x = x[tuple(index)]
         else:
-            x = x.index_select(axis, torch.tensor(list(positions), dtype=torch.int64, device=x.device))
+            order = torch.arange(positions.start, positions.stop, step, device=x.device) if positions else []
+            x = x.index_select(axis, torch.as_tensor(order, dtype=torch.int64, device=x.device))
     return x
 
 
