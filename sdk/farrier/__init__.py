@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .flashing import flash
     from .optimization import optimize
     from .showcase import demo
+    from .staircases import staircase
     from .web import dashboard
 
 # name -> the module that holds it. No module is called like a function: importing it would hide the function.
@@ -29,6 +30,7 @@ FUNCTIONS: dict[str, str] = {
     "check": "farrier.checking",
     "optimize": "farrier.optimization",
     "bench": "farrier.benchmark",
+    "staircase": "farrier.staircases",
     "compare": "farrier.comparison",
     "distill": "farrier.distilling",
     "flash": "farrier.flashing",
@@ -48,6 +50,7 @@ __all__ = [
     "distill",
     "flash",
     "optimize",
+    "staircase",
     "targets",
 ]
 
