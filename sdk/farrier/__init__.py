@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .checking import check
     from .collector import collect
     from .comparison import compare
+    from .distilling import distill
     from .flashing import flash
     from .optimization import optimize
     from .showcase import demo
@@ -29,6 +30,7 @@ FUNCTIONS: dict[str, str] = {
     "optimize": "farrier.optimization",
     "bench": "farrier.benchmark",
     "compare": "farrier.comparison",
+    "distill": "farrier.distilling",
     "flash": "farrier.flashing",
     "collect": "farrier.collector",
     "dashboard": "farrier.web",
@@ -43,6 +45,7 @@ __all__ = [
     "compare",
     "dashboard",
     "demo",
+    "distill",
     "flash",
     "optimize",
     "targets",
