@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .distilling import distill
     from .flashing import flash
     from .optimization import optimize
+    from .pruning import prune
     from .showcase import demo
     from .web import dashboard
 
@@ -28,6 +29,7 @@ FUNCTIONS: dict[str, str] = {
     "targets": "farrier.catalogue",
     "check": "farrier.checking",
     "optimize": "farrier.optimization",
+    "prune": "farrier.pruning",
     "bench": "farrier.benchmark",
     "compare": "farrier.comparison",
     "distill": "farrier.distilling",
@@ -48,6 +50,7 @@ __all__ = [
     "distill",
     "flash",
     "optimize",
+    "prune",
     "targets",
 ]
 
