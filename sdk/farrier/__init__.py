@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .optimization import optimize
     from .pruning import prune
     from .showcase import demo
+    from .staircases import staircase
     from .web import dashboard
 
 # name -> the module that holds it. No module is called like a function: importing it would hide the function.
@@ -31,6 +32,7 @@ FUNCTIONS: dict[str, str] = {
     "optimize": "farrier.optimization",
     "prune": "farrier.pruning",
     "bench": "farrier.benchmark",
+    "staircase": "farrier.staircases",
     "compare": "farrier.comparison",
     "distill": "farrier.distilling",
     "flash": "farrier.flashing",
@@ -51,6 +53,7 @@ __all__ = [
     "flash",
     "optimize",
     "prune",
+    "staircase",
     "targets",
 ]
 
