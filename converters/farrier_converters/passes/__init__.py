@@ -36,6 +36,7 @@ PASSES: dict[str, str] = {
     "int8-weights": "farrier_converters.passes.int8_weights:INT8_WEIGHTS",
     "finetune": "farrier_converters.passes.finetune:FINETUNE",
     "qat": "farrier_converters.passes.qat:QAT",
+    "student": "farrier_converters.passes.student:STUDENT",
     "adaround": "farrier_converters.passes.adaround:ADAROUND",
     "distill": "farrier_converters.passes.distill:DISTILL",
     "shrink": "farrier_converters.passes.shrink:SHRINK",
