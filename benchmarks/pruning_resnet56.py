@@ -7,14 +7,15 @@
     python benchmarks/pruning_resnet56.py --stage report
 
 The pictures of cifar10_jpg, 7,000 to learn from and 3,000 to judge by, split anew with each seed. "teach" fine-tunes
-the published ResNet56 with labels: this is the network that is pruned, and the teacher of all that follow. Then each
-side trains for `--epochs` more with the same pictures, crops and flips, batch size, optimizer, rates and objective
-(labels and the teacher's soft answers): "dense" the network as it is; "ours" pruned in rounds, whose epochs come off
-its budget, to any width; "ours-steps" the same on the steps of 16 channels and with whole blocks; "torch-pruning" as
-Torch-Pruning cuts it (of its two importances the one whose network has the lower loss on training pictures). No epoch
-is chosen by the 3,000. Multiply-adds are counted by one function for all; accuracies are measured in ONNX Runtime.
-Files of finished stages in `--work` are not made again. The figure is the least mean margin over seeds, in points:
-ours over dense, and over Torch-Pruning.
+the ResNet56 with labels (the published one, which has seen these very pictures in a lossless form, or `--source`;
+`--teach-epochs 0` leaves it as it is): this is the network that is pruned, and the teacher of all that follow. Then
+each side trains for `--epochs` more with the same pictures, crops and flips, batch size, optimizer, rates and
+objective (labels and the teacher's soft answers): "dense" the network as it is; "ours" pruned in rounds, whose epochs
+come off its budget, to any width; "ours-steps" the same on the steps of 16 channels and with whole blocks; "torch-
+pruning" as Torch-Pruning cuts it (of its two importances the one whose network has the lower loss on training
+pictures). No epoch is chosen by the 3,000. Multiply-adds are counted by one function for all; accuracies are measured
+in ONNX Runtime. Files of finished stages in `--work` are not made again. The figure is the least mean margin over
+seeds, in points: ours over dense, and over Torch-Pruning.
 """
 
 from __future__ import annotations
@@ -123,17 +124,22 @@ class Bench:
 
 
 def teacher(bench: Bench) -> None:
-    """Fine-tune the published network with labels."""
+    """Fine-tune the network with labels."""
     path = bench.file("teacher")
     if path.is_file():
         return
     started = time.perf_counter()
-    source = clean(resnet(bench.given.shared_data, "resnet56"))
-    module = OnnxModule(source)
-    fit(module, bench.stream(), bench.settings(bench.given.teach_epochs))
-    model = module.write_back()
+    given = bench.given
+    source = resnet(given.shared_data, "resnet56")
+    if given.source is not None:
+        source = load(Path(str(given.source).format(seed=bench.seed)))
+    source = model = clean(source)
+    if given.teach_epochs:
+        module = OnnxModule(source)
+        fit(module, bench.stream(), bench.settings(given.teach_epochs))
+        model = module.write_back()
     print(
-        f"seed {bench.seed}: published {bench.score(source):.2f}, fine-tuned {bench.score(model):.2f} "
+        f"seed {bench.seed}: as it came {bench.score(source):.2f}, fine-tuned {bench.score(model):.2f} "
         f"({time.perf_counter() - started:.0f} s)",
         flush=True,
     )
@@ -273,6 +279,11 @@ def main() -> None:
     parser.add_argument("--shared-data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=ROOT / "out" / "pruning_resnet56")
     parser.add_argument("--stage", choices=("all", "teach", "peer", "tune", "report"), default="all")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        help="a ResNet56 to start from, like one of unseen.py ({seed} stands for the seed); else the published one",
+    )
     parser.add_argument("--peer", type=Path, default=PEER, help="the Python that has Torch-Pruning")
     parser.add_argument("--only", choices=SIDES, action="append", help="of the sides, these")
     parser.add_argument("--seed", type=int, help="this one alone")
