@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .distilling import distill
     from .flashing import flash
     from .optimization import optimize
+    from .pruning import prune
     from .showcase import demo
     from .staircases import staircase
     from .web import dashboard
@@ -29,6 +30,7 @@ FUNCTIONS: dict[str, str] = {
     "targets": "farrier.catalogue",
     "check": "farrier.checking",
     "optimize": "farrier.optimization",
+    "prune": "farrier.pruning",
     "bench": "farrier.benchmark",
     "staircase": "farrier.staircases",
     "compare": "farrier.comparison",
@@ -50,6 +52,7 @@ __all__ = [
     "distill",
     "flash",
     "optimize",
+    "prune",
     "staircase",
     "targets",
 ]
