@@ -1,7 +1,7 @@
 """Prune, distil from the original, round to INT8: one recipe on ResNet56, against the float network trained alike.
 
     python benchmarks/all_three.py [--stage dense|shrink|measure] [--device cuda] [--epochs 60] [--seeds 1]
-                                   [--parameters 0.31] [--rounds 1] [--work /tmp/all_three] [--shared-data ../shared/data]
+                                   [--parameters 0.31] [--rounds 1] [--work DIR] [--shared-data ../shared/data]
 
 The pictures of cifar10_jpg, 7,000 to learn from and 3,000 to judge by, split anew with each seed. `dense` fine-tunes
 the published ResNet56: the float network that one would deliver, and the original that the recipe starts and learns

@@ -43,6 +43,7 @@ PASSES: dict[str, str] = {
     "int4": "farrier_converters.passes.weights:INT4",
     "bf16": "farrier_converters.passes.short_floats:BF16",
     "fp8": "farrier_converters.passes.short_floats:FP8",
+    "sparsify": "farrier_converters.passes.sparsify:SPARSIFY",
     "nf4": "farrier_converters.passes.weights:NF4",
 }
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from ..model import Model
+from ..pruning.group import Groups
+from ..pruning.importance import CRITERIA, GRADIENTS
 from ..pruning.options import PruneOptions
 from ..pruning.procedure import Pruned, Resources, procedure
 from . import Context, Pass, get
@@ -19,8 +24,19 @@ def prune(model: Model, options: PruneOptions, context: Context) -> Pruned:
         step = get("finetune")
         return step.run(current, step.options(fit=dict(options.fit)), context)
 
-    def gradients(groups, name):  # noqa: ANN001, ANN202
-        raise NotImplementedError
+    def gradients(groups: Groups, name: str) -> Mapping[str, np.ndarray]:
+        from ..training.importance import gradients as gather
+
+        device = str(options.fit.get("device", "cpu"))
+        return gather(
+            groups,
+            name,
+            _labelled(context),
+            rows=options.rows,
+            seed=options.seed,
+            device=device,
+            progress=context.progress,
+        )
 
     return procedure(
         model,
@@ -28,11 +44,27 @@ def prune(model: Model, options: PruneOptions, context: Context) -> Pruned:
         Resources(
             staircase=context.staircase,
             rows=context.calibration,
-            gradients=None,
+            gradients=gradients if _learns(options, context) else None,
             tune=tune if options.fit and context.training is not None else None,
             progress=context.progress,
         ),
     )
+
+
+def _learns(options: PruneOptions, context: Context) -> bool:
+    """Say whether gradients are there: with training data, or where they are asked for and rows are."""
+    if context.training is not None:
+        return True
+    asked = options.importance in CRITERIA and CRITERIA[options.importance].needs == GRADIENTS
+    return asked and context.calibration is not None
+
+
+def _labelled(context: Context) -> Iterator[tuple[Mapping[str, np.ndarray], np.ndarray | None]]:
+    if context.training is not None:
+        yield from context.training(0)
+    elif context.calibration is not None:
+        for feeds in context.calibration():
+            yield feeds, None
 
 
 def run(model: Model, options: PruneOptions, context: Context) -> Model:

@@ -95,8 +95,8 @@ def agree(
     wanted = run.try_once(twin.proto, feeds)
     if wanted is None:
         return  # the model does not take such inputs
-    for spec, left, right in zip(pruned.outputs, run.once(pruned.proto, feeds), wanted, strict=True):
-        left, right = np.asarray(left), np.asarray(right)
+    found = map(np.asarray, run.once(pruned.proto, feeds))
+    for spec, left, right in zip(pruned.outputs, found, map(np.asarray, wanted), strict=True):
         if left.shape != right.shape:
             raise PruningFault(
                 f"the pruned model's {spec.name} has the shape {left.shape}, not {right.shape}"

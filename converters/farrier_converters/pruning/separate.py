@@ -1,4 +1,4 @@
-"""Constants that exporters merged because they were equal, taken apart: layers that share them by chance are not tied."""
+"""Constants that exporters merged because they were equal, taken apart: layers that share one by chance are not tied."""
 
 from __future__ import annotations
 

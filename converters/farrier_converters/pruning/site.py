@@ -13,6 +13,7 @@ from ..graph.edit import Graph, attribute
 from .labels import STAYS, Units, spread, squeezed
 from .shapes import Shape
 
+LAST = "nothing would be left"
 Kept = Callable[[np.ndarray], np.ndarray]  # labels -> which of them stay, as booleans
 Change = Callable[
     [Graph, onnx.NodeProto, Kept], None
@@ -155,9 +156,14 @@ class Site:
         return np.moveaxis(labels, axis, -1).reshape(-1, labels.shape[axis])[0]
 
     def set(self, labels: np.ndarray | None, position: int = 0) -> None:
-        """Give an output its labels (None: it has none)."""
-        if labels is not None and position < len(self.node.output) and labels.size > 1:
-            self.found.labels[self.node.output[position]] = squeezed(labels)
+        """Give an output its labels (None: it has none); the only channel of a tensor stays."""
+        if labels is None or position >= len(self.node.output) or not self.node.output[position]:
+            return
+        found = squeezed(labels)
+        if found.size > 1:
+            self.found.labels[self.node.output[position]] = found
+        elif self.units.find(found).any():
+            self.freeze(found, LAST)
 
     def set_along(self, axis: int, labels: np.ndarray | None, position: int = 0) -> None:
         """Give an output labels [size] along one axis."""

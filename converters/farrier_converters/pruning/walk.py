@@ -11,10 +11,10 @@ from farrier_contracts.errors import InputError
 
 from ..graph.edit import Graph, standard
 from ..model import Model, subgraphs
-from .labels import squeezed
+from .labels import STAYS, squeezed
 from .rules import rule_of
 from .shapes import Shape, observe
-from .site import Findings, Kept, Site
+from .site import LAST, Findings, Kept, Site
 
 QUANTIZED = ("QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 
@@ -41,7 +41,8 @@ def walk(model: Model, example: Mapping[str, np.ndarray] | None = None) -> Findi
     for name in (*graph.outputs, *graph.captured):
         _stays(found, graph, name)
     _agree(found, graph)
-    _straighten(found)
+    while _straighten(found) or _spare(found, graph):
+        pass
     return found
 
 
@@ -83,23 +84,35 @@ def _agree(found: Findings, graph: Graph) -> None:
                 found.units.freeze(here[0].labels)
 
 
-def _straighten(found: Findings) -> None:
+def _straighten(found: Findings) -> bool:
     """What is left of a tensor has to be a tensor: where labels differ along two axes, whole rows go together.
 
-    The longest axis stays free: in a channel shuffle of two groups, channels go in pairs.
+    The longest axis stays free: in a channel shuffle of two groups, channels go in pairs. Says whether any were tied.
     """
-    again = True
-    while again:
-        again = False
-        for labels in found.labels.values():
-            roots = squeezed(found.units.find(labels))
-            differ = [axis for axis in range(roots.ndim) if roots.shape[axis] > 1]
-            if len(differ) > 1:
-                again = True
-                free = max(differ, key=lambda axis: roots.shape[axis])
-                for axis in differ:
-                    if axis != free:
-                        found.units.tie_along(labels if labels.shape == roots.shape else roots, axis)
+    changed = False
+    for labels in found.labels.values():
+        roots = squeezed(found.units.find(labels))
+        differ = [axis for axis in range(roots.ndim) if roots.shape[axis] > 1]
+        if len(differ) > 1:
+            changed = True
+            free = max(differ, key=lambda axis: roots.shape[axis])
+            for axis in differ:
+                if axis != free:
+                    found.units.tie_along(roots, axis)
+    return changed
+
+
+def _spare(found: Findings, graph: Graph) -> bool:
+    """Let a unit stay that is all there is of a tensor; say whether there was any."""
+    changed = False
+    makers = {name: number for number, node in enumerate(graph.nodes) for name in node.output}
+    for name, labels in found.labels.items():
+        roots = np.unique(found.units.find(labels))
+        if len(roots) == 1 and roots[0] != STAYS:
+            changed = True
+            found.frozen.append((makers[name], labels, LAST))
+            found.units.freeze(labels)
+    return changed
 
 
 def names_of(graph: Graph) -> list[str]:

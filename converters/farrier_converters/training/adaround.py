@@ -17,13 +17,13 @@ from torch import Tensor
 
 from farrier_contracts.errors import UsageError
 
+from ..graph.write_back import write_back
 from ..model import Model
 from ..quantize.rewrite import Known
 from .lowering import Step, execute
 from .module import OnnxModule
 from .ops.quantized import along
 from .qat import Quantization
-from .write_back import write_back
 
 HIGH, LOW = 1.1, -0.1  # the stretched sigmoid's ends: its clipped form reaches 0 and 1
 LINEAR = ("Conv", "Gemm", "MatMul")

@@ -14,11 +14,11 @@ from torch.utils.checkpoint import checkpoint
 from farrier_contracts.errors import InputError
 
 from ..graph import run
+from ..graph.write_back import write_back
 from ..model import Model
 from . import slots
 from .lowering import Step, execute, lower, tensor
 from .ops import host
-from .write_back import write_back
 
 
 class OnnxModule(nn.Module):

@@ -18,6 +18,7 @@ import torch
 from farrier_contracts.targets import Arithmetic
 
 from ..graph.edit import Graph
+from ..graph.write_back import write_back
 from ..model import Model
 from ..quantize.edges import wide
 from ..quantize.placement import place
@@ -28,7 +29,6 @@ from .data import Stream, stream
 from .fit import FitSettings, History, Progress, fit
 from .losses import Loss
 from .module import OnnxModule
-from .write_back import write_back
 
 NORM_BATCHES = 8  # from which a new batch norm takes its first statistics
 

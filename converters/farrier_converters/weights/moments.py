@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from ..model import Model
 from .sites import CONV, FLOAT, Site
 
 Batches = Callable[[], Iterator[dict[str, np.ndarray]]]
+T = TypeVar("T")
 POSITIONS = 4096  # of a convolution's windows per batch: more, evenly spaced, tell nothing new
 
 
@@ -60,9 +62,26 @@ def second_moments(
     Only what leads to the taps is computed, and a batch is forgotten before the next. Raises InputError for data that
     the model cannot run on, for no data, and for values that are not finite.
     """
-    moments = {tap: np.zeros((tap.columns, tap.columns)) for tap in taps}
+    return sums(model, taps, batches, _product, lambda tap: tap.tensor, threads=threads, heard=heard)
+
+
+def sums(
+    model: Model,
+    taps: Sequence[T],
+    batches: Batches,
+    product: Callable[[T, np.ndarray], np.ndarray],
+    tensor: Callable[[T], str],
+    *,
+    threads: int = 1,
+    heard: Callable[[float], None] = lambda _share: None,
+) -> dict[T, np.ndarray]:
+    """Return the sum over all batches of `product(tap, value)` for each tap, given the value of its tensor.
+
+    `product` makes a new array each time. Raises what `second_moments` does.
+    """
+    totals: dict[T, np.ndarray] = {}
     inputs = {spec.name for spec in model.inputs}
-    names = list(dict.fromkeys(tap.tensor for tap in taps if tap.tensor not in inputs))
+    names = list(dict.fromkeys(tensor(tap) for tap in taps if tensor(tap) not in inputs))
     session = run.session(_only(model.proto, names), threads=threads) if names else None
     needed = {spec.name for spec in session.get_inputs()} if session else set()
     count = 0
@@ -73,12 +92,16 @@ def second_moments(
             raise InputError(f"the calibration data does not fit the model: {run.brief(error)}") from None
         values = {**feeds, **{n: np.asarray(v) for n, v in zip(names, found, strict=True)}}
         for tap in taps:
-            moments[tap] += _product(tap, values[tap.tensor])
+            made = product(tap, values[tensor(tap)])
+            if tap in totals:
+                totals[tap] += made
+            else:
+                totals[tap] = made
         count += 1
         heard(count / (count + 1))  # the length of a stream is not known before its end
     if not count:
         raise InputError("the calibration data holds no samples")
-    return moments
+    return totals
 
 
 def _product(tap: Tap, value: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The moves that are open from a state: to the next good width of a group, of a tensor of several groups, or a block."""
+"""The moves that are open from a state: to good widths of a group or of a tensor of several, or without a block."""
 
 from __future__ import annotations
 

@@ -11,7 +11,15 @@ from ...graph.edit import Graph, attribute
 from ..group import Group, Groups, Place
 from .evidence import Evidence, Reading, Scores
 
-MULTIPLY = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1), "LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2)}  # fmt: skip
+MULTIPLY = {
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "Gemm": (0, 1),
+    "MatMul": (0, 1),
+    "LSTM": (1, 2),
+    "GRU": (1, 2),
+    "RNN": (1, 2),
+}  # the inputs of an operator that hold weights
 NORMS = (
     "BatchNormalization",
     "LayerNormalization",

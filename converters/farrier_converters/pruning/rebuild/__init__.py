@@ -1,8 +1,8 @@
 """Weights fitted again after pruning, so that layers give what they gave before: without labels, and without gradients.
 
-Layer by layer in the order of the graph, least squares on calibration rows finds the weights and the bias with which the
-pruned layer, on what the pruned network feeds it, comes nearest to the dense layer's result: He et al., "Channel Pruning
-for Accelerating Very Deep Neural Networks", arXiv 1707.06168, section 3.1, with a ridge towards the weights at hand.
+Layer by layer in the order of the graph, least squares on calibration rows finds the weights and the bias with which
+the pruned layer, on what the pruned network feeds it, comes nearest to the dense layer's result: He et al., "Channel
+Pruning for Accelerating Very Deep Neural Networks", arXiv 1707.06168, section 3.1, with a ridge towards the weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Kept = Callable[[str, int, int], np.ndarray]  # tensor, axis, size in the dense 
 
 @dataclass(frozen=True)
 class RebuildSettings:
-    """`ridge` pulls towards the weights at hand, in shares of the mean square of an input; `most_columns` bounds memory.
+    """`ridge` pulls towards the weights at hand, in shares of an input's mean square; `most_columns` bounds memory.
 
     A layer is left as it is where its fit explains less than `least_gain` of the error more than it did before.
     """

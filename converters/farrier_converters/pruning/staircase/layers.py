@@ -12,9 +12,10 @@ from ...graph.edit import Graph, attribute, standard
 from ...graph.types import TensorType
 from .table import OTHER, Staircase
 
+# DENSE is a product of one row with weights, PRODUCT one of many rows
 CONV, STRIDED, POINTWISE, DEPTHWISE = "conv", "strided", "pointwise", "depthwise"
-TRANSPOSED, DENSE, RECURRENT = "transposed", "dense", "recurrent"
-KINDS = (CONV, STRIDED, POINTWISE, DEPTHWISE, TRANSPOSED, DENSE, RECURRENT, OTHER)
+TRANSPOSED, DENSE, PRODUCT, RECURRENT = "transposed", "dense", "product", "recurrent"
+KINDS = (CONV, STRIDED, POINTWISE, DEPTHWISE, TRANSPOSED, DENSE, PRODUCT, RECURRENT, OTHER)
 RECURRENT_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 UNKNOWN_SIZE = 32  # of a dimension that is free, besides the batch
 
@@ -108,7 +109,8 @@ def _dense(node: onnx.NodeProto, graph: Graph, shapes: Mapping[str, TensorType])
     turned = node.op_type == "Gemm" and attribute(node, "transB", 0)
     inputs, outputs = weight[::-1] if turned else weight
     result = sizes(shapes.get(node.output[0]))
-    return Layer(DENSE, outputs, inputs, max(math.prod(result[:-1]), 1))
+    rows = max(math.prod(result[:-1]), 1)
+    return Layer(DENSE if rows == 1 else PRODUCT, outputs, inputs, rows)
 
 
 def _recurrent(node: onnx.NodeProto, shapes: Mapping[str, TensorType]) -> Layer | None:

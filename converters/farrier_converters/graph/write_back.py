@@ -1,4 +1,4 @@
-"""Put trained values back into a copy of the model, wherever they are stored."""
+"""Put changed constants back into a copy of the model, wherever they are stored."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from onnx import numpy_helper
 
 from farrier_contracts.errors import InputError
 
-from ..graph.edit import set_attribute, standard
 from ..model import Model, from_proto, subgraphs
+from .edit import set_attribute, standard
 
 
 def write_back(model: Model, values: Mapping[str, np.ndarray]) -> Model:

@@ -1,0 +1,199 @@
+"""Which small networks tell what kinds of layers cost, and how their times become curves. No I/O.
+
+A network's time is that of its layers and of what the engine spends around them; only differences are used. Of a pair
+of layers, to `w` channels and back, the time of both together is known exactly; where two layers read the channels, the
+time grows by what reading them takes, and the rest is making them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ...model import Model
+from . import networks
+from .layers import CONV, DENSE, DEPTHWISE, POINTWISE, PRODUCT, RECURRENT, STRIDED
+from .networks import BLOCKS, FEATURES, OUTER, SIDE, STEPS, TOKENS
+from .table import OTHER, Curve
+
+WIDTHS = tuple(range(1, 97))  # every one: odd widths have kernels of their own in some engines
+SIDES = (4, 8, 32)  # pixels, besides SIDE: small maps fill kernels badly, large ones leave the cache
+SMALL = 16  # channels of the layers that show what a node costs, at a map of
+POINTS = 2  # pixels a side
+FEW, MANY = 2, 6  # layers of them
+HEADS = (2, 4)  # layers that read the same map
+DEEP = 3  # depthwise layers in a row
+SUMS = 4  # sums in a row
+LEAST = 0.25  # channels that any width costs: below that, times are noise
+LEAST_NS = 1.0
+
+Times = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Networks by name, and the curves by kind of layer that follow from their nanoseconds."""
+
+    name: str
+    networks: Mapping[str, Callable[[], Model]]
+    curves: Callable[[Times], dict[str, Curve]]
+
+
+def families(widths: Sequence[int] = WIDTHS) -> tuple[Family, ...]:
+    """Return all families; the widths hold OUTER, against which the others count."""
+    widths = tuple(sorted({*widths, OUTER}))
+    return (_convolutions(widths), _pixels(widths), _products(widths), _dense(widths), _recurrent(widths))
+
+
+def _pairs(kernel: int, widths: Sequence[int]) -> dict[str, Callable[[], Model]]:
+    """Return the networks that tell of convolutions of one kernel."""
+    found: dict[str, Callable[[], Model]] = {}
+    for width in widths:
+        found[f"pair {width}"] = partial(networks.there_and_back, width, kernel)
+        found[f"twice {width}"] = partial(networks.read_twice, width, kernel)
+    found["one pair"] = partial(networks.there_and_back, OUTER, kernel, blocks=1)
+    for side in SIDES:
+        for blocks in (1, BLOCKS):
+            found[f"side {side} {blocks}"] = partial(
+                networks.there_and_back, OUTER, kernel, blocks=blocks, side=side
+            )
+    for layers in (FEW, MANY):
+        found[f"chain {layers}"] = partial(networks.chain, SMALL, kernel, layers=layers, side=POINTS)
+    return found
+
+
+def _pair_curve(times: Times, kernel: int, widths: Sequence[int]) -> Curve:
+    taps, layers = kernel * kernel, 2 * BLOCKS
+    whole = (times[f"pair {OUTER}"] - times["one pair"]) / 2  # a layer of OUTER to OUTER
+    call = _call(times, taps, whole)
+    work = max(whole - call, LEAST_NS)
+    rates = {SIDE * SIDE: work / (SIDE * SIDE * taps * OUTER * OUTER)}
+    for side in SIDES:
+        one = (times[f"side {side} {BLOCKS}"] - times[f"side {side} 1"]) / 2
+        rates[side * side] = max(one - call, LEAST_NS) / (side * side * taps * OUTER * OUTER)
+    around = times[f"pair {OUTER}"] - layers * whole
+    added = (times[f"twice {OUTER}"] - times[f"pair {OUTER}"]) / BLOCKS - whole  # the sum of the two
+    unit = work / OUTER
+    outputs, inputs = {}, {}
+    for width in widths:
+        both = (times[f"pair {width}"] - around) / BLOCKS - 2 * call
+        read = (times[f"twice {width}"] - times[f"pair {width}"]) / BLOCKS - added - call
+        inputs[width] = _channels(min(read, both) / unit)
+        outputs[width] = _channels(both / unit - inputs[width])
+    return Curve(outputs, inputs, rates, call_ns=call)
+
+
+def _call(times: Times, taps: int, whole: float) -> float:
+    """Return what a node costs whatever its size: what a small layer takes beyond its multiply-adds."""
+    small = _slope(times, "chain ", (FEW, MANY))
+    share = (POINTS * SMALL) ** 2 / (SIDE * OUTER) ** 2
+    return max(0.0, (small - whole * share) / (1 - share))
+
+
+def _channels(found: float) -> float:
+    return round(max(found, LEAST), 2)
+
+
+def _convolutions(widths: Sequence[int]) -> Family:
+    found = _pairs(3, widths)
+    for side in (*SIDES, SIDE):
+        for heads in HEADS:
+            found[f"strided {side} {heads}"] = partial(networks.strided, heads=heads, side=side)
+
+    def curves(times: Times) -> dict[str, Curve]:
+        curve = _pair_curve(times, 3, widths)
+        rates = {}
+        for side in sorted({*SIDES, SIDE}):
+            one = _slope(times, f"strided {side} ", HEADS)
+            rates[side * side] = max(one - curve.call_ns, LEAST_NS) / (side * side * 9 * OUTER * OUTER)
+        return {CONV: curve, STRIDED: Curve(curve.outputs, curve.inputs, rates, call_ns=curve.call_ns)}
+
+    return Family("convolutions", found, curves)
+
+
+def _pixels(widths: Sequence[int]) -> Family:
+    found = _pairs(1, widths)
+    for width in widths:
+        found[f"depthwise {width}"] = partial(networks.depthwise, width, layers=DEEP)
+        for sums in (False, True):
+            found[f"sums {width} {sums}"] = partial(networks.residual, width, layers=SUMS, sums=sums)
+    for side in (*SIDES, SIDE):
+        for layers in (1, DEEP):
+            found[f"depthwise {side} {layers}"] = partial(networks.depthwise, OUTER, layers=layers, side=side)
+
+    def curves(times: Times) -> dict[str, Curve]:
+        curve = _pair_curve(times, 1, widths)
+        return {
+            POINTWISE: curve,
+            DEPTHWISE: _depthwise_curve(times, curve.call_ns, widths),
+            OTHER: _sum_curve(times, widths),
+        }
+
+    return Family("pixels", found, curves)
+
+
+def _depthwise_curve(times: Times, call: float, widths: Sequence[int]) -> Curve:
+    rates = {}
+    for side in sorted({*SIDES, SIDE}):
+        one = _slope(times, f"depthwise {side} ", (1, DEEP)) / BLOCKS
+        rates[side * side] = max(one - call, LEAST_NS) / (side * side * 9 * OUTER)
+    layers = DEEP * BLOCKS
+    each = {w: (times[f"depthwise {w}"] - times[f"pair {w}"]) / layers - call for w in widths}
+    unit = max(each[OUTER], LEAST_NS) / OUTER
+    return Curve({width: _channels(ns / unit) for width, ns in each.items()}, {}, rates, call_ns=call)
+
+
+def _sum_curve(times: Times, widths: Sequence[int]) -> Curve:
+    each = {w: max(times[f"sums {w} True"] - times[f"sums {w} False"], LEAST_NS) / SUMS for w in widths}
+    unit = float(np.median([ns / w for w, ns in each.items() if w >= OUTER // 2]))
+    steps = {width: _channels(ns / unit) for width, ns in each.items()}
+    return Curve(steps, {}, {SIDE * SIDE: unit / (SIDE * SIDE)})
+
+
+def _slope(times: Times, title: str, counts: tuple[int, int]) -> float:
+    """Return what one more of something takes, from the times with few and with many of them."""
+    few, many = counts
+    return (times[f"{title}{many}"] - times[f"{title}{few}"]) / (many - few)
+
+
+def _products(widths: Sequence[int]) -> Family:
+    return _halves("products", PRODUCT, networks.products, widths, positions=TOKENS, outer=OUTER)
+
+
+def _dense(widths: Sequence[int]) -> Family:
+    return _halves("dense", DENSE, networks.dense, widths, positions=1, outer=FEATURES)
+
+
+def _halves(
+    name: str, kind: str, build: Callable[..., Model], widths: Sequence[int], *, positions: int, outer: int
+) -> Family:
+    """Return a family whose layers' two widths count alike."""
+    found: dict[str, Callable[[], Model]] = {f"pair {w}": partial(build, w) for w in widths}
+    found["one pair"] = partial(build, OUTER, blocks=1)
+    return Family(name, found, lambda times: {kind: _halved(times, widths, positions, outer)})
+
+
+def _halved(times: Times, widths: Sequence[int], positions: int, outer: int) -> Curve:
+    """Return a curve where making and reading channels count alike."""
+    pair = max(times[f"pair {OUTER}"] - times["one pair"], LEAST_NS)
+    around = times[f"pair {OUTER}"] - BLOCKS * pair
+    unit = pair / 2 / OUTER
+    steps = {w: _channels((times[f"pair {w}"] - around) / BLOCKS / 2 / unit) for w in widths}
+    return Curve(steps, steps, {positions: unit / (positions * outer)})
+
+
+def _recurrent(widths: Sequence[int]) -> Family:
+    found: dict[str, Callable[[], Model]] = {f"units {w}": partial(networks.recurrent, w) for w in widths}
+    found["half the steps"] = partial(networks.recurrent, OUTER, steps=STEPS // 2)
+
+    def curves(times: Times) -> dict[str, Curve]:
+        half = max(times[f"units {OUTER}"] - times["half the steps"], LEAST_NS)
+        around = times[f"units {OUTER}"] - 2 * half
+        unit = 2 * half / OUTER / (2 * OUTER)  # per unit, and per number that it multiplies
+        steps = {w: _channels((times[f"units {w}"] - around) / unit / (OUTER + w)) for w in widths}
+        return {RECURRENT: Curve(steps, {}, {STEPS: unit / (STEPS * 4)})}
+
+    return Family("recurrent", found, curves)
