@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .flashing import flash
     from .optimization import optimize
     from .showcase import demo
+    from .staircases import staircase
     from .web import dashboard
 
 # name -> the module that holds it. No module is called like a function: importing it would hide the function.
@@ -28,6 +29,7 @@ FUNCTIONS: dict[str, str] = {
     "check": "farrier.checking",
     "optimize": "farrier.optimization",
     "bench": "farrier.benchmark",
+    "staircase": "farrier.staircases",
     "compare": "farrier.comparison",
     "flash": "farrier.flashing",
     "collect": "farrier.collector",
@@ -45,6 +47,7 @@ __all__ = [
     "demo",
     "flash",
     "optimize",
+    "staircase",
     "targets",
 ]
 
