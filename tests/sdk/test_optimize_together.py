@@ -25,7 +25,7 @@ QUICK = Settings(
         latency=LatencySettings(rounds=3, most_rounds=3, round_s=0.005),
         profile=LatencySettings(rounds=2, most_rounds=2, round_s=0.002),
     ),
-    smaller=SmallerSettings(epochs=4, most_trainings=3),
+    smaller=SmallerSettings(epochs=4, most_trainings=3, measure_widths=False),
 )
 SIDE, CLASSES, WIDTH, BLOCKS = 8, 4, 32, 4
 INT8_ONLY = {"precision": "int8", "engine": "onnxruntime"}
