@@ -10,8 +10,9 @@ flips in the same order. Both write ONNX files into --work, so that they may run
 then has no part in the figures. `measure` reads these files: bytes, medians of interleaved runs at batch 1 on one
 thread of ONNX Runtime, and accuracies in ONNX Runtime. Without --stage all run in turn. No epoch is chosen by the
 3,000. The published network has seen the lossless twins of all pictures, which a third of the parameters cannot know by
-heart; --source takes one that has not (see `unseen.py`; with its seed 0, so one seed). The figure is the least of: how many times smaller over 10, how many times faster over 4, one point over
-the points lost (at most 2), each as the mean over seeds.
+heart; --source takes one that has not (see `unseen.py`; with its seed 0, so one seed). The figure is the least of: how
+many times smaller over 10, how many times faster over 4, one point over the points lost (at most 2), each as the mean
+over seeds.
 """
 
 from __future__ import annotations
