@@ -11,6 +11,7 @@ from farrier_contracts.errors import InputError
 
 from ..graph.edit import Graph, standard
 from ..model import Model, subgraphs
+from .counts import follow
 from .labels import STAYS, squeezed
 from .rules import rule_of
 from .shapes import Shape, observe
@@ -58,6 +59,7 @@ def _visit(
     else:
         rule(site)
         site.keep_others()
+    follow(site)
 
 
 def _stays(found: Findings, graph: Graph, name: str) -> None:

@@ -79,12 +79,12 @@ def _embedding(site: Site) -> None:
     site.set_along(wide[-1] if wide[-1] < axis else wide[-1] + len(site.shape(1)) - 1, made)
 
 
-def nothing(_site: Site) -> None:
-    """Follow an operator whose result holds no channels: a shape, a mask of one input."""
+def nothing(site: Site) -> None:
+    """Follow an operator whose result holds no channels; who reads how many there are is told in `counts`."""
+    site.labels(0)
 
 
 RULES = {
     "Gather": gather,
     "Shape": nothing,
-    "Size": nothing,
 }
