@@ -1,6 +1,6 @@
 """What the pattern 2:4 costs a ResNet56, against the same network trained alike without zeros.
 
-    python benchmarks/sparsity_24_resnet56.py [--device cuda] [--epochs 30] [--seeds 1]
+    python benchmarks/sparsity_24_resnet56.py [--device cuda] [--epochs 30] [--seeds 1] [--source MODEL]
 
 See `sparse_cifar` for what both sides share. The pattern comes by magnitude, to ever more groups of four inputs, in
 the first third of the training. The first layer has three inputs and stays dense.

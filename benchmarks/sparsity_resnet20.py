@@ -1,6 +1,6 @@
 """What 90 % zeros without a pattern cost a ResNet20, against the same network trained alike without zeros.
 
-    python benchmarks/sparsity_resnet20.py [--device cuda] [--epochs 150] [--seeds 1] [--ratio 0.9]
+    python benchmarks/sparsity_resnet20.py [--device cuda] [--epochs 150] [--seeds 1] [--source MODEL] [--ratio 0.9]
 
 See `sparse_cifar` for what both sides share. Sparsity is by magnitude over the whole network and rises along a cubic
 schedule in the first half of the training.
