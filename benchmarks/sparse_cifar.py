@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import argparse
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +51,21 @@ class Sides:
         return max(self.start, self.dense) - self.sparse
 
 
+@dataclass(frozen=True)
+class Job:
+    """What both sides are given, and the pictures that judge them."""
+
+    start: Model
+    stream: Rows
+    settings: dict[str, Any]
+    options: SparsifyOptions
+    images: np.ndarray
+    labels: np.ndarray
+
+    def score(self, model: Model) -> float:
+        return accuracy(model, self.images, self.labels)
+
+
 class Answers(Objective):
     """Distance to a teacher's softened answers; labels do not count, so that pictures may be mixed."""
 
@@ -82,6 +100,7 @@ def parser(description: str, *, epochs: int, rate: float) -> argparse.ArgumentPa
     made.add_argument(
         "--start-epochs", type=int, default=60, help="without a source: of the start of both sides"
     )
+    made.add_argument("--parallel", action="store_true", help="both sides at once, in processes of their own")
     made.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
     made.add_argument("--seeds", type=int, default=1)
     made.add_argument(
@@ -97,18 +116,15 @@ def one_seed(name: str, options: SparsifyOptions, seed: int, arguments: argparse
     order = np.random.default_rng(seed).permutation(len(images))
     rows, test = order[: arguments.train], order[7000:]
 
-    def score(model: Model) -> float:
-        return accuracy(model, images[test], labels[test])
-
     stream = Rows({"images": images[rows]}, labels[rows], batch=arguments.batch, seed=seed, augment=mixed)
     clock = time.perf_counter()
     start = load(arguments.source) if arguments.source else _start(name, seed, arguments)
-    found = score(start)
-    print(f"seed {seed}: {name}, the start of both sides {found:.2f} ({_since(clock)})", flush=True)
-    if found < LEAST:
+    known = accuracy(start, images[test], labels[test])
+    print(f"seed {seed}: {name}, the start of both sides {known:.2f} ({_since(clock)})", flush=True)
+    if known < LEAST:
         raise SystemExit("the start of both sides knows too little to compare them: give it more epochs")
     clock = time.perf_counter()
-    settings = {
+    settings: dict[str, Any] = {
         "epochs": arguments.epochs,
         "learning_rate": arguments.rate,
         "weight_decay": 1e-4,
@@ -118,30 +134,38 @@ def one_seed(name: str, options: SparsifyOptions, seed: int, arguments: argparse
         "optimizer": "sgd",
         "frozen_norms": 0.0,
     }
-    dense = score(_trained(start, stream, FitSettings(**settings), Answers(start)))
-    print(f"seed {seed}: dense side {dense:.2f} ({_since(clock)})", flush=True)
-    clock = time.perf_counter()
-    context = passes.Context(training=stream)
-    made = sparsify(start, replace(options, fit=settings, objective=Answers(start)), context)
-    sides = Sides(found, dense, score(made.model), made)
+    job = Job(start, stream, settings, options, images[test], labels[test])
+    if arguments.parallel:
+        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+            sides = [pool.submit(dense_side, job), pool.submit(sparse_side, job)]
+            dense, (sparse, made) = sides[0].result(), sides[1].result()
+    else:
+        dense, (sparse, made) = dense_side(job), sparse_side(job)
+    found = Sides(known, dense, sparse, made)
     print(
-        f"seed {seed}: sparse side {sides.sparse:.2f}, {made.report.sparsity:.1%} zeros, "
-        f"drop {sides.drop:+.2f} ({_since(clock)})",
+        f"seed {seed}: dense side {dense:.2f}, sparse side {sparse:.2f}, {made.report.sparsity:.1%} zeros, "
+        f"drop {found.drop:+.2f} ({_since(clock)})",
         flush=True,
     )
-    return sides
+    return found
+
+
+def dense_side(job: Job) -> float:
+    module = OnnxModule(job.start)
+    fit(module, job.stream, FitSettings(**job.settings), objective=Answers(job.start))
+    return job.score(module.write_back())
+
+
+def sparse_side(job: Job) -> tuple[float, Sparsified]:
+    options = replace(job.options, fit=job.settings, objective=Answers(job.start))
+    made = sparsify(job.start, options, passes.Context(training=job.stream))
+    return job.score(made.model), made
 
 
 def _start(name: str, seed: int, arguments: argparse.Namespace) -> Model:
     given = argparse.Namespace(**{**vars(arguments), "network": name, "seed": seed})
     given.epochs, given.rate = arguments.start_epochs, 0.1
     return unseen.trained(given)[0]
-
-
-def _trained(model: Model, stream: Rows, settings: FitSettings, objective: Objective | None) -> Model:
-    module = OnnxModule(model)
-    fit(module, stream, settings, objective=objective)
-    return module.write_back()
 
 
 def _since(clock: float) -> str:
