@@ -69,6 +69,10 @@ def fit(
     data = stream(data, names)
     for note in getattr(data, "notes", ()):
         progress(NOTE + note, 0.0)
+    if settings.patience and validation is None:
+        progress(
+            f"{NOTE}patience needs validation data; without, all {settings.epochs} epochs are trained", 0.0
+        )
     objective = objective or Plain(module, loss or task(module, settings.smoothing), teacher)
     if rate.called_for(module) if settings.test_rate is None else settings.test_rate:
         settings = _lowered(module, data, settings, objective, progress)
