@@ -532,3 +532,11 @@ def test_networks_with_folded_norms_are_tested_without_being_asked(make_model, r
 
     assert called_for(OnnxModule(apply(resnet20, "fuse")))
     assert not called_for(OnnxModule(resnet20))
+
+
+def test_data_that_can_be_read_once_serves_one_epoch(network):
+    history = fit(OnnxModule(network), iter(list(rows()(0))), FitSettings(epochs=1))
+    assert len(history.losses) == 1
+    for more in ({"epochs": 2}, {"epochs": 1, "threads": 0}, {"epochs": 1, "test_rate": True}):
+        with pytest.raises(InputError, match="only once"):
+            fit(OnnxModule(network), iter(list(rows()(0))), FitSettings(**more))
