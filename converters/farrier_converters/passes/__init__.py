@@ -44,6 +44,7 @@ PASSES: dict[str, str] = {
     "bf16": "farrier_converters.passes.short_floats:BF16",
     "fp8": "farrier_converters.passes.short_floats:FP8",
     "sparsify": "farrier_converters.passes.sparsify:SPARSIFY",
+    "pack-zeros": "farrier_converters.passes.pack_zeros:PACK_ZEROS",
     "nf4": "farrier_converters.passes.weights:NF4",
 }
 

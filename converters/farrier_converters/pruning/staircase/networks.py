@@ -6,6 +6,8 @@ Weights are random: time hangs on shapes. `x` is the input of each.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
