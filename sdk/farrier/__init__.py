@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from .distilling import distill
     from .flashing import flash
     from .optimization import optimize
+    from .pruning import prune
     from .showcase import demo
+    from .staircases import staircase
     from .web import dashboard
 
 # name -> the module that holds it. No module is called like a function: importing it would hide the function.
@@ -28,7 +30,9 @@ FUNCTIONS: dict[str, str] = {
     "targets": "farrier.catalogue",
     "check": "farrier.checking",
     "optimize": "farrier.optimization",
+    "prune": "farrier.pruning",
     "bench": "farrier.benchmark",
+    "staircase": "farrier.staircases",
     "compare": "farrier.comparison",
     "distill": "farrier.distilling",
     "flash": "farrier.flashing",
@@ -48,6 +52,8 @@ __all__ = [
     "distill",
     "flash",
     "optimize",
+    "prune",
+    "staircase",
     "targets",
 ]
 

@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from farrier_contracts.errors import UsageError
 
-from .options import json_option, print_json
+from .options import FILE, UNFOLDED, json_option, print_json
 from .progress import progress
 
 if TYPE_CHECKING:
+    from farrier_converters.pruning.staircase import Staircase
+
     from ..benchmark import Benchmark
+
+WIDEST = 128  # channels: how far a staircase is listed
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--batch", help="Batch sizes, like 1,4,8  [default: 1, and 4 and 8 where the batch is free].")
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of the engine.")
+@click.option("--staircase", is_flag=True, help="Instead of a model: which channel counts are fast here.")
+@click.option("--engine", help="Of the staircase.  [default: onnxruntime]")
+@click.option("--precision", help="Of the staircase: fp32 or int8.  [default: fp32]")
+@click.option("--again", is_flag=True, help="Measure the staircase even where it was measured before.")
+@click.option("-o", "--output", type=FILE, help="Write the staircase to this file too.")
 @json_option
-def bench(model: Path, *, batch: str | None, threads: int, as_json: bool) -> None:
-    """Measure MODEL (.onnx, .tflite or a .farrier bundle) on this machine."""
+def bench(
+    model: Path | None, *, batch: str | None, threads: int, staircase: bool, as_json: bool, **more: Any
+) -> None:
+    """Measure MODEL (.onnx, .tflite or a .farrier bundle) on this machine.
+
+    With --staircase no model but the engine itself is measured: its time falls in steps, so that layers of some widths
+    take as long as wider ones, or longer. The table takes a minute or two, once, and is kept; pruning chooses widths
+    by it.
+    """
+    if staircase:
+        if model is not None or batch is not None:
+            raise UsageError("a staircase is measured without a model and at batch 1")
+        _staircase(threads, as_json=as_json, **more)
+        return
+    if any(more.values()):
+        given = next(name for name, value in more.items() if value)
+        raise UsageError(f"--{given} goes with --staircase")
+    if model is None:
+        raise UsageError("name a model to measure, or ask for --staircase")
     from ..benchmark import bench as run
 
     sizes = _sizes(batch)
@@ -32,6 +59,30 @@ def bench(model: Path, *, batch: str | None, threads: int, as_json: bool) -> Non
         print_json(result.to_document())
     else:
         _show(result)
+
+
+def _staircase(
+    threads: int,
+    *,
+    engine: str | None,
+    precision: str | None,
+    again: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    from farrier_converters.pruning.staircase import store
+
+    from ..staircases import staircase as run
+
+    with progress(quiet=as_json) as report:
+        found = run(
+            engine or "onnxruntime", precision or "fp32", threads=threads, output=output, again=again,
+            progress=report,
+        )  # fmt: skip
+    if as_json:
+        print_json(store.to_document(found))
+    else:
+        _show_widths(found)
 
 
 def _sizes(text: str | None) -> list[int] | None:
@@ -66,4 +117,22 @@ def _show(result: Benchmark) -> None:
     console = Console(highlight=False)
     threads = "1 thread" if result.threads == 1 else f"{result.threads} threads"
     console.print(f"{result.model} in {result.engine} on {result.machine}, {threads}")
+    console.print(table)
+
+
+def _show_widths(found: Staircase) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layers", no_wrap=True)
+    table.add_column("channels that no larger number costs as little as", overflow="fold")
+    for kind in found.curves:
+        table.add_row(kind, " ".join(map(str, found.good_widths(kind, WIDEST))))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else UNFOLDED)
+    threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
+    console.print(
+        f"{found.version or found.engine}, {found.precision}, {threads} on {found.machine}, "
+        f"measured {found.measured or 'never'}"
+    )
     console.print(table)

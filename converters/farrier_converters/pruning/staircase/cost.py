@@ -12,7 +12,7 @@ from ...graph.edit import Graph, standard
 from ...graph.types import TensorType, infer
 from ...model import Model
 from .layers import Layer, layer_of, sizes
-from .table import OTHER, Staircase
+from .table import NS_PER_MS, OTHER, Staircase
 
 # what engines compute as part of the node before, or not at all
 FREE = (
@@ -32,16 +32,20 @@ class NodeCost:
 
 
 def predict(model: Model, staircase: Staircase) -> float:
-    """Return the milliseconds of one run at batch 1."""
-    return sum(node.ms for node in node_costs(model, staircase))
+    """Return the milliseconds of one run at batch 1.
+
+    The model is the float one, clean and fused: a staircase of integers says what its layers cost as integers.
+    """
+    return staircase.run_ns / NS_PER_MS + sum(node.ms for node in node_costs(model, staircase))
 
 
 def node_costs(model: Model, staircase: Staircase) -> list[NodeCost]:
     """Return what each node of a model costs, in its order; what is free is left out."""
     graph = Graph(model)
     shapes = infer(graph.without_weights())
-    layers = ((node, work_of(node, graph, shapes)) for node in graph.ordered())
-    return [NodeCost(node.output[0], found, found.cost(staircase)) for node, found in layers if found]
+    layers = [(node.output[0], work_of(node, graph, shapes)) for node in graph.ordered()]
+    fitted = staircase.of_size(sum(layer.weights for _, layer in layers if layer and layer.kind != OTHER))
+    return [NodeCost(name, layer, layer.cost(fitted)) for name, layer in layers if layer]
 
 
 def work_of(node: onnx.NodeProto, graph: Graph, shapes: Mapping[str, TensorType]) -> Layer | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,9 @@ FEW, MANY = 2, 6  # layers of them
 HEADS = (2, 4)  # layers that read the same map
 DEEP = 3  # depthwise layers in a row
 SUMS = 4  # sums in a row
+HEAVY = 256  # channels of layers with many weights, on a map of
+HEAVY_SIDE = SIDES[0]  # pixels a side: little work for each weight
+HEAVY_LAYERS = (1, 2, 4, 8)  # of 590 thousand weights each
 LEAST = 0.25  # channels that any width costs: below that, times are noise
 LEAST_NS = 1.0
 
@@ -35,11 +39,15 @@ Times = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Family:
-    """Networks by name, and the curves by kind of layer that follow from their nanoseconds."""
+    """Networks by name, and the curves by kind of layer that follow from their nanoseconds.
+
+    `whole` is what follows for a run, whatever its layers: fields of a staircase.
+    """
 
     name: str
     networks: Mapping[str, Callable[[], Model]]
     curves: Callable[[Times], dict[str, Curve]]
+    whole: Callable[[Times], dict[str, Any]] = lambda times: {}
 
 
 def families(widths: Sequence[int] = WIDTHS) -> tuple[Family, ...]:
@@ -68,11 +76,11 @@ def _pairs(kernel: int, widths: Sequence[int]) -> dict[str, Callable[[], Model]]
 def _pair_curve(times: Times, kernel: int, widths: Sequence[int]) -> Curve:
     taps, layers = kernel * kernel, 2 * BLOCKS
     whole = (times[f"pair {OUTER}"] - times["one pair"]) / 2  # a layer of OUTER to OUTER
-    call = _call(times, taps, whole)
+    call = _call(times)
     work = max(whole - call, LEAST_NS)
     rates = {SIDE * SIDE: work / (SIDE * SIDE * taps * OUTER * OUTER)}
     for side in SIDES:
-        one = (times[f"side {side} {BLOCKS}"] - times[f"side {side} 1"]) / 2
+        one = _slope(times, f"side {side} ", (1, BLOCKS)) / 2
         rates[side * side] = max(one - call, LEAST_NS) / (side * side * taps * OUTER * OUTER)
     around = times[f"pair {OUTER}"] - layers * whole
     added = (times[f"twice {OUTER}"] - times[f"pair {OUTER}"]) / BLOCKS - whole  # the sum of the two
@@ -86,11 +94,12 @@ def _pair_curve(times: Times, kernel: int, widths: Sequence[int]) -> Curve:
     return Curve(outputs, inputs, rates, call_ns=call)
 
 
-def _call(times: Times, taps: int, whole: float) -> float:
+def _call(times: Times) -> float:
     """Return what a node costs whatever its size: what a small layer takes beyond its multiply-adds."""
-    small = _slope(times, "chain ", (FEW, MANY))
-    share = (POINTS * SMALL) ** 2 / (SIDE * OUTER) ** 2
-    return max(0.0, (small - whole * share) / (1 - share))
+    side = SIDES[0]
+    small, layer = _slope(times, "chain ", (FEW, MANY)), _slope(times, f"side {side} ", (1, BLOCKS)) / 2
+    share = (POINTS * SMALL) ** 2 / (side * OUTER) ** 2  # of the larger layer's multiply-adds
+    return max(0.0, (small - layer * share) / (1 - share))
 
 
 def _channels(found: float) -> float:
@@ -103,6 +112,9 @@ def _convolutions(widths: Sequence[int]) -> Family:
         for heads in HEADS:
             found[f"strided {side} {heads}"] = partial(networks.strided, heads=heads, side=side)
 
+    for layers in HEAVY_LAYERS:
+        found[f"heavy {layers}"] = partial(networks.chain, HEAVY, 3, layers=layers, side=HEAVY_SIDE)
+
     def curves(times: Times) -> dict[str, Curve]:
         curve = _pair_curve(times, 3, widths)
         rates = {}
@@ -111,7 +123,19 @@ def _convolutions(widths: Sequence[int]) -> Family:
             rates[side * side] = max(one - curve.call_ns, LEAST_NS) / (side * side * 9 * OUTER * OUTER)
         return {CONV: curve, STRIDED: Curve(curve.outputs, curve.inputs, rates, call_ns=curve.call_ns)}
 
-    return Family("convolutions", found, curves)
+    return Family("convolutions", found, curves, lambda times: _run(times, curves(times)[CONV]))
+
+
+def _run(times: Times, curve: Curve) -> dict[str, Any]:
+    """Return what a run takes besides its layers, and what many weights take besides their multiply-adds."""
+    run = max(0.0, times[f"chain {FEW}"] - FEW * _slope(times, "chain ", (FEW, MANY)))
+    pixels, weights = HEAVY_SIDE * HEAVY_SIDE, 9 * HEAVY * HEAVY
+    layer = curve.call_ns + pixels * weights * curve.rate(pixels)
+    extra = {
+        layers * weights: max(0.0, (times[f"heavy {layers}"] - run) / layers - layer) / weights
+        for layers in HEAVY_LAYERS
+    }
+    return {"run_ns": run, "weights_ns": {BLOCKS * 9 * OUTER * OUTER: 0.0, **extra}}
 
 
 def _pixels(widths: Sequence[int]) -> Family:

@@ -45,7 +45,12 @@ class Layer:
     @property
     def multiply_adds(self) -> int:
         """Those that the layer needs, whatever the engine does."""
-        return self.positions * self.kernel * self.outputs * self.inputs // max(self.groups, 1)
+        return self.positions * self.weights
+
+    @property
+    def weights(self) -> int:
+        """How many numbers they are multiplied with."""
+        return self.kernel * self.outputs * self.inputs // max(self.groups, 1)
 
 
 def kind_of(node: onnx.NodeProto, graph: Graph, shapes: Mapping[str, TensorType]) -> str | None:

@@ -9,7 +9,7 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,10 @@ def measure(
     Raises UsageError for an engine or a precision that is not known here, MissingToolError or InputError where the
     engine does not run.
     """
-    toolchain = toolchain_of(engine)
-    if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r}; choose one of: {', '.join(PRECISIONS)}")
+    toolchain = check(engine, precision)
     found = families(settings.widths)
     curves: dict[str, Curve] = {}
+    whole: dict[str, Any] = {}
     version = ""
     for index, family in enumerate(found):
         times, version = _times(
@@ -81,15 +80,21 @@ def measure(
             lambda stage, share, at=index: progress(stage, (at + share) / len(found)),
         )
         curves.update(family.curves(times))
+        whole.update(family.whole(times))
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    return Staircase(engine, precision, machine(), curves, version=version, measured=today)
+    return Staircase(
+        engine, precision, machine(), curves, version=version, measured=today, threads=threads, **whole
+    )
 
 
-def toolchain_of(engine: str) -> Toolchain:
-    """Return this machine's toolchain with that engine; raises UsageError, MissingToolError."""
+def check(engine: str, precision: str) -> Toolchain:
+    """Return this machine's toolchain with an engine; raises UsageError where none measures that precision."""
     known = {toolchain.engine: toolchain for toolchain in targets.host().toolchains}
     if engine not in known:
         raise UsageError(f"no toolchain of this machine has an engine {engine!r}; it has: {', '.join(known)}")
+    takes = [p for p in PRECISIONS if p in known[engine].precisions]
+    if precision not in takes:
+        raise UsageError(f"{engine} is not measured in {precision!r}; choose one of: {', '.join(takes)}")
     reason = engines.missing(engine)
     if reason is not None:
         raise UsageError(reason)
@@ -117,8 +122,7 @@ def _times(family: Family, job: _Job, progress: Callable[[str, float], None]) ->
             except InputError as error:
                 raise InputError(f"the network {title!r} of {family.name} cannot be built: {error}") from None
             artifacts.append({"path": str(made.path), "options": dict(made.options)})
-        limits = {k: v for k, v in asdict(job.settings).items() if k != "widths"}
-        plan = {"engine": job.toolchain.engine, "threads": job.threads, "artifacts": artifacts, **limits}
+        plan = timing_plan(job.toolchain.engine, artifacts, threads=job.threads, settings=job.settings)
         found, version = timed(plan, lambda share: progress(f"timing {family.name}", 0.5 + share / 2))
     return dict(zip(family.networks, map(float, found), strict=True)), version
 
@@ -156,6 +160,18 @@ def _prepared(model: Model, job: _Job) -> Model:
     return model
 
 
+def timing_plan(
+    engine: str,
+    artifacts: Sequence[Mapping[str, Any]],
+    *,
+    threads: int = 1,
+    settings: MeasureSettings = MeasureSettings(),
+) -> dict[str, Any]:
+    """Return a plan for `timed`; each artifact is a `path` with the `options` of `compilers.Compiled`."""
+    limits = {name: value for name, value in asdict(settings).items() if name != "widths"}
+    return {"engine": engine, "threads": threads, "artifacts": list(artifacts), **limits}
+
+
 def timed(
     plan: Mapping[str, Any], progress: Callable[[float], None] = lambda share: None
 ) -> tuple[list[int], str]:
@@ -166,7 +182,7 @@ def timed(
     with tempfile.TemporaryFile() as words:
         process = subprocess.Popen(
             module_command(engines.interpreter(plan["engine"]), TIMER),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, text=True, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, start_new_session=True,
             env={**os.environ, "PYTHONSAFEPATH": "1"},
         )  # fmt: skip
         watch = threading.Timer(plan["limit_s"], process.kill)
@@ -186,14 +202,14 @@ def timed(
 
 
 def _listen(
-    process: subprocess.Popen[str], plan: Mapping[str, Any], progress: Callable[[float], None]
+    process: subprocess.Popen[bytes], plan: Mapping[str, Any], progress: Callable[[float], None]
 ) -> dict[str, Any]:
     """Return the last message that the process sends."""
     message: dict[str, Any] = {}
     if process.stdin is None or process.stdout is None:
         return message
     with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(json.dumps(plan))
+        process.stdin.write(json.dumps(plan).encode())
         process.stdin.close()
     for line in process.stdout:
         with contextlib.suppress(ValueError):

@@ -6,6 +6,8 @@ Weights are random: time hangs on shapes. `x` is the input of each.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -39,7 +41,7 @@ class Net:
         self.weights.append(numpy_helper.from_array(values, name))
         return name
 
-    def node(self, op: str, *inputs: str, **attributes: object) -> str:
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Add a node that reads `inputs`, and return its result."""
         name = f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [name], **attributes))

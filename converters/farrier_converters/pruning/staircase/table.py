@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 PERIOD = 32  # channels: beyond the widest measured one, the steps of the last PERIOD widths repeat
 TOLERANCE = 0.02  # of a time: widths whose times differ by less cost the same
+PAYS = 1 / 3  # of the share of channels that goes, which the time has to fall by at least
 OTHER = "other"  # the kind of work that has no weights: element by element
 NS_PER_MS = 1e6
 
@@ -30,6 +31,19 @@ def effective(steps: Mapping[int, float], width: int) -> float:
     ordered = sorted(steps)
     found = steps[ordered[bisect_left(ordered, max(width - periods * PERIOD, 1))]]
     return found + periods * PERIOD
+
+
+def between(known: Mapping[int, float], at: int) -> float:
+    """Return the value at a number: interpolated over logarithms between known ones, that of the nearest outside."""
+    if not known:
+        return 0.0
+    ordered = sorted(known)
+    above = bisect_left(ordered, at)
+    if above in (0, len(ordered)):
+        return known[ordered[min(above, len(ordered) - 1)]]
+    low, high = ordered[above - 1], ordered[above]
+    share = math.log(at / low) / math.log(high / low)
+    return known[low] * (1 - share) + known[high] * share
 
 
 @dataclass(frozen=True)
@@ -51,17 +65,7 @@ class Curve:
 
     def rate(self, positions: int) -> float:
         """Return the nanoseconds of one multiply-add where the result has that many positions."""
-        known = sorted(self.macs_ns)
-        if not known:
-            return 0.0
-        if positions <= known[0] or len(known) == 1:
-            return self.macs_ns[known[0]]
-        if positions >= known[-1]:
-            return self.macs_ns[known[-1]]
-        above = bisect_left(known, positions)
-        low, high = known[above - 1], known[above]
-        share = math.log(positions / low) / math.log(high / low)
-        return self.macs_ns[low] * (1 - share) + self.macs_ns[high] * share
+        return between(self.macs_ns, positions)
 
     def cost_ns(self, *, outputs: int, inputs: int, positions: int, kernel: int, groups: int) -> float:
         """Return the nanoseconds of one layer (see `Staircase.layer_cost`)."""
@@ -80,6 +84,9 @@ class Staircase:
     """The curves of one engine and precision on one machine, by kind of layer (see `layers.KINDS`).
 
     `measured` is the date (ISO 8601) of the measuring, or "" for a default that was never measured on the target.
+    `run_ns` is the time of one run whatever the network. `weights_ns[n]` is what each weight takes besides its
+    multiply-adds in a network of `n` weights: next to nothing while a core's cache holds them all. `weight_ns` is that
+    of the network at hand (see `of_size`).
     """
 
     engine: str
@@ -88,6 +95,14 @@ class Staircase:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     version: str = ""  # of the engine, with its name
     measured: str = ""
+    threads: int = 1
+    run_ns: float = 0.0
+    weights_ns: Mapping[int, float] = field(default_factory=dict)
+    weight_ns: float = 0.0
+
+    def of_size(self, weights: int) -> Staircase:
+        """Return the staircase for the layers of a network with that many weights."""
+        return replace(self, weight_ns=between(self.weights_ns, max(weights, 1)))
 
     def curve(self, kind: str) -> Curve:
         """Return the curve of a kind of layer; where that kind was not measured, one without steps."""
@@ -107,22 +122,29 @@ class Staircase:
         found = self.curve(kind).cost_ns(
             outputs=outputs, inputs=inputs, positions=positions, kernel=kernel, groups=groups
         )
-        return found / NS_PER_MS
+        weights = kernel * outputs * (inputs / max(groups, 1))
+        return (found + weights * self.weight_ns) / NS_PER_MS
 
     def good_widths(self, kind: str, most: int) -> list[int]:
         """Return, ascending, the widths up to `most` worth having: no larger one costs the same or less.
 
         They are the right edges of the steps, and always hold `most`. What counts is the cost of a layer that
-        makes that many channels together with that of one that reads them.
+        makes that many channels together with that of one that reads them. Where no steps are, a width counts when
+        what it saves against the next is no noise, and at least a third of what would be in proportion.
         """
         curve, good = self.curve(kind), [most]
         bound = _both(curve, most)
         for width in range(most - 1, 0, -1):
             cost = _both(curve, width)
-            if cost < bound * (1 - TOLERANCE):
+            if cost < bound * worth(width, good[-1]):
                 good.append(width)
                 bound = cost
         return good[::-1]
+
+
+def worth(width: int, wider: int) -> float:
+    """Return the share of the wider one's cost below which the narrower width is worth having."""
+    return 1 - max(TOLERANCE, PAYS * (wider - width) / wider)
 
 
 def _both(curve: Curve, width: int) -> float:
