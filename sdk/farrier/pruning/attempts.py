@@ -26,7 +26,13 @@ class Attempts:
     def __init__(
         self, source: Model, goals: Goals, options: PruneOptions, context: Context, clock: Clock
     ) -> None:
-        self.source, self.goals, self.options, self.context, self.clock = source, goals, options, context, clock
+        self.source, self.goals, self.options, self.context, self.clock = (
+            source,
+            goals,
+            options,
+            context,
+            clock,
+        )
 
     def best(self) -> tuple[Pruned, Mapping[str, float]]:
         """Return what was pruned, and the times of "dense" and "pruned"; the source itself where nothing is faster."""

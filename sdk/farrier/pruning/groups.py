@@ -65,7 +65,13 @@ class Listing:
                 for entry in self.groups
             ],
             "blocks": [
-                {"name": b.name, "input": b.input, "ops": list(b.ops), "parameters": b.parameters, "family": b.family}
+                {
+                    "name": b.name,
+                    "input": b.input,
+                    "ops": list(b.ops),
+                    "parameters": b.parameters,
+                    "family": b.family,
+                }
                 for b in self.blocks
             ],
             "frozen": [dict(vars(item)) for item in self.frozen],

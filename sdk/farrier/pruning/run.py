@@ -73,7 +73,13 @@ def prune(
     goal is out of reach.
     """
     goals = Goals.read(
-        {"ratio": ratio, "speedup": speedup, "latency": latency, "max_latency": max_latency, "parameters": parameters}
+        {
+            "ratio": ratio,
+            "speedup": speedup,
+            "latency": latency,
+            "max_latency": max_latency,
+            "parameters": parameters,
+        }
     )
     zeros = share(sparsity, what="--sparsity")
     if not goals.given and zeros is None:
@@ -129,7 +135,10 @@ class _Work:
             notes += statement.splitlines()
         elif self.rows.training is not None and self.options.fit["epochs"] and model is not self.source:
             model = self._tuned(model)
-        before, after = self._figures(self.source, times.get("dense")), self._figures(model, times.get("pruned"))
+        before, after = (
+            self._figures(self.source, times.get("dense")),
+            self._figures(model, times.get("pruned")),
+        )
         after = replace(after, zeros=sparse)
         if metric is not None and self.rows.evaluation is not None:
             self.progress("judging", 0.9)
@@ -208,7 +217,9 @@ class _Work:
         if not self.where.here:
             return {}
         self.progress("timing", 0.8)
-        found = timed(models, self.where.toolchain, self.where.precision, self.rows.calibration or self.rows.timing)
+        found = timed(
+            models, self.where.toolchain, self.where.precision, self.rows.calibration or self.rows.timing
+        )
         return {name: latency.p50_ms for name, latency in found.items()}
 
     def _tuned(self, model: Model) -> Model:
