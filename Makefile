@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_OPTIONS ?= --quiet --disable-pip-version-check
 MANIFESTS := pyproject.toml device_agent/pyproject.toml
 
-.PHONY: demo test check format test-agent-py39 nncf onnx2tf docs pictures clean
+.PHONY: demo test check format test-agent-py39 nncf onnx2tf torch-pruning docs pictures clean
 .DELETE_ON_ERROR:
 
 demo: .venv-demo/ready
@@ -52,6 +52,15 @@ nncf: .venv-nncf/ready
 	$(PYTHON) -m venv --clear .venv-nncf
 	.venv-nncf/bin/pip install $(PIP_OPTIONS) --upgrade 'pip>=25.1'
 	.venv-nncf/bin/pip install $(PIP_OPTIONS) nncf onnx onnxruntime
+	touch $@
+
+# The peer of benchmarks/pruning_resnet56.py.
+torch-pruning: .venv-torch-pruning/ready
+
+.venv-torch-pruning/ready:
+	$(PYTHON) -m venv --clear .venv-torch-pruning
+	.venv-torch-pruning/bin/pip install $(PIP_OPTIONS) --upgrade 'pip>=25.1'
+	.venv-torch-pruning/bin/pip install $(PIP_OPTIONS) torch-pruning onnx onnxscript
 	touch $@
 
 onnx2tf: .venv-onnx2tf/ready

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def pictures(data: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def accuracy(model: Model, images: np.ndarray, labels: np.ndarray) -> float:
-    session = run.session(model.proto)
+    session = run.session(model.proto, threads=max((os.cpu_count() or 1) // 4, 1))
     batches = range(0, len(images), 250)
     right = [
         (np.asarray(session.run(None, {"images": images[i : i + 250]})[0]).argmax(1) == labels[i : i + 250])

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from .checking import check
     from .collector import collect
     from .comparison import compare
+    from .distilling import distill
     from .flashing import flash
     from .optimization import optimize
+    from .pruning import prune
     from .showcase import demo
     from .staircases import staircase
     from .web import dashboard
@@ -28,9 +30,11 @@ FUNCTIONS: dict[str, str] = {
     "targets": "farrier.catalogue",
     "check": "farrier.checking",
     "optimize": "farrier.optimization",
+    "prune": "farrier.pruning",
     "bench": "farrier.benchmark",
     "staircase": "farrier.staircases",
     "compare": "farrier.comparison",
+    "distill": "farrier.distilling",
     "flash": "farrier.flashing",
     "collect": "farrier.collector",
     "dashboard": "farrier.web",
@@ -45,8 +49,10 @@ __all__ = [
     "compare",
     "dashboard",
     "demo",
+    "distill",
     "flash",
     "optimize",
+    "prune",
     "staircase",
     "targets",
 ]

@@ -11,10 +11,10 @@ from onnx import helper, numpy_helper
 from farrier_contracts.errors import InputError, UsageError
 from farrier_converters import model, passes
 from farrier_converters.graph import run
+from farrier_converters.graph.write_back import write_back
 from farrier_converters.passes import Context
 from farrier_converters.passes.finetune import FinetuneOptions, train
 from farrier_converters.training.data import Rows
-from farrier_converters.training.write_back import write_back
 
 torch = pytest.importorskip("torch", reason="training needs PyTorch, which is not installed")
 

@@ -209,3 +209,38 @@ def test_rounding_at_run_time_and_smoothing_are_tried_where_dense_layers_dominat
     )
     assert search.suited(dense) == ("int8-dynamic", "int8-smooth")
     assert search.suited(resnet20) == ()
+
+
+cut_lists = st.lists(st.floats(1.01, 100), min_size=1, max_size=12, unique=True).map(sorted)
+
+
+@given(cut_lists, st.floats(0.5, 120))
+def test_the_least_cut_that_is_enough_is_found_with_few_questions(cuts, needed):
+    asked = []
+
+    def enough(cut):
+        asked.append(cut)
+        return cut >= needed
+
+    found = search.least(enough, cuts)
+    assert found == next((cut for cut in cuts if cut >= needed), None)
+    assert len(asked) <= len(cuts).bit_length()
+    assert len(asked) == len(set(asked))
+
+
+@given(cut_lists, st.floats(0.5, 120), st.floats(1, 100))
+def test_climbing_ends_at_the_largest_cut_that_holds(cuts, most, first):
+    tried = {}
+    while (cut := search.climb(tried, cuts, first=first)) is not None:
+        assert cut not in tried
+        tried[cut] = cut <= most
+    held = [cut for cut in cuts if cut <= most]
+    assert max((cut for cut, good in tried.items() if good), default=None) == (held[-1] if held else None)
+
+
+def test_few_cuts_are_trained_in_a_climb():
+    for most in (1.0, *search.CUTS, 10.0):
+        tried = {}
+        while (cut := search.climb(tried)) is not None:
+            tried[cut] = cut <= most
+        assert len(tried) <= 4

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from farrier_converters.model import Model, from_proto
@@ -45,7 +46,9 @@ def make(
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return from_proto(proto, "test")
+    inferred = onnx.shape_inference.infer_shapes(proto)
+    del inferred.graph.value_info[:]
+    return from_proto(inferred, "test")
 
 
 def layer(kind: str, seed: int = 0) -> Model:

@@ -36,6 +36,7 @@ PASSES: dict[str, str] = {
     "int8-weights": "farrier_converters.passes.int8_weights:INT8_WEIGHTS",
     "finetune": "farrier_converters.passes.finetune:FINETUNE",
     "qat": "farrier_converters.passes.qat:QAT",
+    "student": "farrier_converters.passes.student:STUDENT",
     "adaround": "farrier_converters.passes.adaround:ADAROUND",
     "distill": "farrier_converters.passes.distill:DISTILL",
     "shrink": "farrier_converters.passes.shrink:SHRINK",
@@ -43,6 +44,7 @@ PASSES: dict[str, str] = {
     "bf16": "farrier_converters.passes.short_floats:BF16",
     "fp8": "farrier_converters.passes.short_floats:FP8",
     "sparsify": "farrier_converters.passes.sparsify:SPARSIFY",
+    "pack-zeros": "farrier_converters.passes.pack_zeros:PACK_ZEROS",
     "nf4": "farrier_converters.passes.weights:NF4",
 }
 

@@ -13,6 +13,7 @@ from ..model import Model, load
 from . import Context, Pass
 
 if TYPE_CHECKING:
+    from ..training.distillation.adapt import Adapted
     from ..training.distillation.teach import Distilled, Lesson
     from ..training.fit import FitSettings
 
@@ -82,6 +83,26 @@ def distill(model: Model, options: DistillOptions, context: Context) -> Distille
         work=context.work,
         progress=context.progress,
     )
+
+
+def adapted(teacher: Model, options: DistillOptions, context: Context) -> Adapted:
+    """Return the teacher as the pass would adapt it: for a student that is to be made from it.
+
+    Raises UsageError without training data.
+    """
+    if context.training is None:
+        raise UsageError("adapting a teacher needs training data; give a stream of batches with labels")
+    from ..training.data import held_out, stream
+    from ..training.distillation.adapt import Task, adapt
+
+    names = [spec.name for spec in teacher.inputs]
+    data = stream(context.training, names)
+    first = next(iter(data(0)), None)
+    if first is None:
+        raise InputError("the training data holds no batches")
+    batches = None if context.validation is None else held_out(context.validation, names)
+    given = Task(batches, names, first[1] is not None, loss=options.loss)
+    return adapt(teacher, data, lesson(options).adapt, given, work=context.work, progress=context.progress)
 
 
 def lesson(options: DistillOptions) -> Lesson:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from .budget import Budget, parse_drop, parse_latency, parse_size
 from .choose import LATENCY_TOLERANCE, Choice, Figures, Verdict, choose
+from .ladder import CUTS, climb, least
 from .plan import TRAINED, WAYS, Candidate, Step, plan, suit, suited
 
 __all__ = [
+    "CUTS",
     "LATENCY_TOLERANCE",
     "TRAINED",
     "WAYS",
@@ -17,6 +19,8 @@ __all__ = [
     "Step",
     "Verdict",
     "choose",
+    "climb",
+    "least",
     "parse_drop",
     "parse_latency",
     "parse_size",

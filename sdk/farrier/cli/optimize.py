@@ -25,8 +25,14 @@ if TYPE_CHECKING:
     "--calib", type=click.Path(path_type=Path), help="Calibration rows (.npz); else a split of --data."
 )
 @click.option(
-    "--train", type=click.Path(path_type=Path), help="Rows (.npz) for quantization-aware training (minutes)."
+    "--train", type=click.Path(path_type=Path), help="Rows (.npz) to train on, where that helps (minutes)."
 )
+@click.option(
+    "--prune",
+    type=click.Choice(("auto", "always", "never")),
+    help="Try smaller networks, taught by the original on --train: where quantizing alone misses the budget (auto).",
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over --train for each of them; 10.")
 @click.option(
     "--metric",
     help="accuracy, top5, auc, f1, mae, mse, cosine, perplexity, agreement, likeness or FILE.py:FUNCTION.",

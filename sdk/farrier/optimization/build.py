@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,21 @@ from farrier_converters.model import Model, save
 from farrier_converters.search import Candidate, Step
 from farrier_converters.weights.marks import weights_precision
 
+from ..stages import NOTE
 from .recipe import options
 
 TWIN = "twin"  # the folder inside a candidate's
 PLAIN = ("clean", "fuse")  # passes whose result hangs on the graph alone
+# passes whose result hangs on the graph and on what is the same for all candidates of a job and engine: minutes of work
+SHARED = (*PLAIN, "prune", "student", "distill", "finetune", "sparsify")
 MADE = "\0made by "  # begins the name under which it is remembered; no tensor's begins so
+Watcher = Callable[[int, Model, str], None]  # (the step's index, what it made, that one's digest)
 LEARNED = ("qat", "adaround")  # passes that clean, fuse and quantize, and then learn for minutes
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a pass that hangs on the graph alone made of it, the graph's digest, and what it did."""
+    """What a pass that candidates share made of a graph, that one's digest, and what the pass did."""
 
     model: Model
     digest: str
@@ -86,14 +90,15 @@ def build(
     batch: int,
     context: passes.Context,
     timed: bool = True,
+    watch: Watcher | None = None,
 ) -> Built:
-    """Apply the candidate's passes and compile into `folder`; raises whatever a pass or compiler raises.
+    """Apply the candidate's passes and compile into `folder`; raises whatever a pass, compiler or `watch` raises.
 
     Where the artifact will be timed and this machine's kernels are not the target's, its twin for this machine is
     built too.
     """
     toolchain = candidate.toolchain
-    graph, digests = apply(model, candidate, context)
+    graph, digests = apply(model, candidate, context, watch)
     compiler = compilers.get(toolchain.compiler)
     folder.mkdir()
     made = compiler.compile(graph, toolchain, folder)
@@ -126,26 +131,32 @@ def _untrained(candidate: Candidate) -> Candidate:
     return replace(candidate, steps=tuple(steps))
 
 
-def apply(model: Model, candidate: Candidate, context: passes.Context) -> tuple[Model, tuple[str, ...]]:
+def apply(
+    model: Model, candidate: Candidate, context: passes.Context, watch: Watcher | None = None
+) -> tuple[Model, tuple[str, ...]]:
     """Run a candidate's passes; return the graph, and its digest after each of them.
 
-    `context.statistics` holds, by a graph's digest, what calibration found, and what the passes that hang on the graph
-    alone made of it.
+    `context.statistics` holds, by a graph's digest, what calibration found, and what the passes that candidates share
+    made of it. `watch(index, model, digest)` hears of each step, and may raise.
     """
     digests: list[str] = []
     known = {} if context.statistics is None else context.statistics
-    for step in candidate.steps:
+    for index, step in enumerate(candidate.steps):
         of_graph = known.setdefault("".join(digests[-1:]), {})
-        made = of_graph.get(_key(step))
+        key = _key(step, candidate)
+        made = of_graph.get(key)
         if made is None:
             log = Log()
-            given = replace(context, statistics=of_graph, log=log)
+            told = _telling(context, candidate, step)
+            given = replace(context, statistics=of_graph, log=log, progress=told)
             model = passes.get(step.name).run(model, options(step), given)
             made = Made(model, digest_of(model), log)
-            if step.name in PLAIN:
-                of_graph[_key(step)] = made
+            if step.name in SHARED:
+                of_graph[key] = made
         model, digest = made.model, made.digest
         digests.append(digest)
+        if watch is not None:
+            watch(index, model, digest)
     return model, tuple(digests)
 
 
@@ -153,15 +164,30 @@ def logs(candidate: Candidate, statistics: Mapping[str, Any]) -> Iterator[Log]:
     """Yield what a candidate's graph passes did to the model, where `apply` has remembered it."""
     digest = ""
     for step in candidate.steps:
-        made = statistics.get(digest, {}).get(_key(step))
+        made = statistics.get(digest, {}).get(_key(step, candidate))
         if made is None:
             return
         digest = made.digest
         yield made.log
 
 
-def _key(step: Step) -> str:
-    return f"{MADE}{step.name} {sorted(step.options.items())}"
+def _key(step: Step, candidate: Candidate) -> str:
+    """Return what a step's result is remembered under, besides the digest of the graph that it is given.
+
+    What widths cost hangs on the engine and on what it will compute in.
+    """
+    place = "" if step.name in PLAIN else f" {candidate.toolchain.engine} {candidate.precision}"
+    return f"{MADE}{step.name}{place} {sorted(step.options.items())}"
+
+
+def _telling(context: passes.Context, candidate: Candidate, step: Step) -> Callable[[str, float], None]:
+    """Return a progress that says which candidate and which step it is about; notes are said as they are."""
+
+    def tell(stage: str, share: float) -> None:
+        said = stage if stage.startswith(NOTE) else f"{candidate.name}, {step.name}: {stage}"
+        context.progress(said, share)
+
+    return tell
 
 
 def as_it_came(model: Model, candidate: Candidate, folder: Path) -> Built:

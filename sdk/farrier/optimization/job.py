@@ -20,12 +20,16 @@ from farrier_converters.search import TRAINED, Budget, Candidate, plan, suited
 
 from . import recipe
 from .build import digest_of, file_digest, precision_of
+from .smaller.rows import Epochs, HeldOut, hold_out
+from .smaller.settings import ALWAYS, SmallerSettings
+from .smaller.stairs import Stairs
+from .smaller.watch import Watch
 from .trial import Progress, TrialSettings
 
 CALIBRATION_BATCH = 8  # rows per run where the model leaves that free
-TRAINING_BATCH = 64  # rows per step, likewise
 TWIN_ROWS = 32  # of made-up inputs that the twin of a calibration without data is fitted to
 TWIN_ELEMENTS = 1 << 20  # of inputs in one such run
+NO_ROWS = "training needs rows to train on; give them with --train"
 NO_DATA = "random"  # stands for a digest where there was no file
 # What the model is measured in as it came; targets without ONNX Runtime cannot get it delivered.
 BASELINE = targets.Toolchain("onnx", "onnx", "onnxruntime", ("fp32",))
@@ -38,6 +42,7 @@ class Settings:
 
     data: data.DataSettings = field(default_factory=data.DataSettings)
     trial: TrialSettings = field(default_factory=TrialSettings)
+    smaller: SmallerSettings = field(default_factory=SmallerSettings)
     work: Path | None = None  # folder where a killed run's calibration is found again
 
 
@@ -58,42 +63,46 @@ class Job:
     settings: Settings
     twin: models.Model | None = None  # observed in place of the model where calibration inputs are made up
     training: data.Dataset | None = None
+    held_out: data.Dataset | None = None  # of the rows to train on, those that judge each step
+    watch: Watch | None = None  # that validates steps, where there is one
+    stairs: Stairs | None = None  # what widths cost
     statistics: dict[str, Any] = field(
         default_factory=dict
     )  # of calibrations, by graph: candidates share them
     foreign: dict[tuple[str, str], models.Model] = field(
         default_factory=dict
     )  # what was made to predict another arithmetic, by precision and the arithmetic's name
-    search: bool = True  # for a mix of precisions too; a recipe names every candidate itself
+    search: bool = True  # for a mix of precisions too
+    named: bool = False  # every candidate, by a recipe
 
     def calibration(self, batch: int) -> Iterator[dict[str, np.ndarray]]:
         """Yield the calibration inputs afresh, a few rows at a time."""
         size = self.rows.calibration.fixed_batch or min(batch, CALIBRATION_BATCH)
         return (feeds for feeds, _ in self.rows.calibration.batches(size))
 
-    def context(
-        self, arithmetic: targets.Arithmetic | None, batch: int, progress: Progress
-    ) -> passes.Context:
-        """Return what this job gives its passes besides the graph; `batch` is how many rows the model takes."""
+    def context(self, candidate: Candidate, batch: int, progress: Progress) -> passes.Context:
+        """Return what this job gives a candidate's passes; `batch` is how many rows the model takes."""
         return passes.Context(
-            arithmetic=arithmetic,
+            arithmetic=candidate.toolchain.arithmetic,
             calibration=lambda: self.calibration(batch),
             progress=progress,
             twin=self.twin,
-            training=None if self.training is None else self.epoch,
+            training=None if self.training is None else Epochs(self.training, self.settings.data.seed),
+            validation=None if self.held_out is None else HeldOut(self.held_out),
+            original=self.model,
+            staircase=None if self.stairs is None else self.stairs.of(candidate, progress),
             work=self.settings.work,
         )
 
-    def epoch(self, number: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
-        """Yield the training rows with their labels in the order of one epoch; a short last batch is left out."""
-        if self.training is None:
-            return
-        rows, labels = self.training.rows, self.training.labels
-        size = self.training.fixed_batch or min(TRAINING_BATCH, len(rows))
-        order = np.random.default_rng((self.settings.data.seed, number)).permutation(rows)
-        for start in range(0, len(order) - size + 1, size):
-            chosen = order[start : start + size]
-            yield self.training.feed(chosen), None if labels is None else np.asarray(labels[chosen])
+    def watched(self, batch: int, folder: Path) -> Job:
+        """Return the job with what validates steps: on held-out rows to train on, else on the calibration rows.
+
+        Its files go into `folder`, which is not there yet; made-up inputs judge by how alike outputs are.
+        """
+        rows = self.rows.calibration if self.held_out is None else self.held_out
+        metric = metrics.choose(None, made_up=True) if rows.source == data.RANDOM else self.metric
+        watch = Watch(self.model, rows, metric, self.budget.max_drop, batch, folder, self.settings.trial)
+        return replace(self, watch=watch)
 
     def imagined(self, batch: int) -> Job:
         """Return the job with a twin to calibrate on, where there is no data and a twin can be made."""
@@ -133,8 +142,8 @@ def prepare(
     if recipe_path is None and precisions is None:
         candidates += plan(target, suited(model) + (TRAINED if train_path else ()), suggested=True)
     candidates, absent = _runnable(candidates)
-    if train_path is None and any(step.name == "qat" for c in candidates for step in c.steps):
-        raise UsageError("training needs rows to train on; give them with --train")
+    if train_path is None and (settings.smaller.mode == ALWAYS or learns(candidates)):
+        raise UsageError(NO_ROWS)
     rows, warnings = _rows(model, data_path, calib_path, settings.data)
     warnings = (*told, *absent, *warnings)
     labels = rows.evaluation.labels
@@ -146,6 +155,10 @@ def prepare(
     chosen = metric or metrics.choose(labels, made_up=rows.evaluation.source == data.RANDOM)
     if (machine := _machine()) != target.arch and target.arch != "any":
         warnings += (f"measured on this {machine} machine, as a stand-in for {target.name} ({target.arch})",)
+    trained = data.load(train_path, model.inputs, settings=settings.data) if train_path else None
+    kept, held_out = (None, None)
+    if trained is not None:
+        kept, held_out = hold_out(trained, settings.smaller, settings.data.seed)
     return Job(
         model=model,
         target=target,
@@ -163,9 +176,17 @@ def prepare(
         },
         warnings=warnings,
         settings=settings,
-        training=data.load(train_path, model.inputs, settings=settings.data) if train_path else None,
+        training=kept,
+        held_out=held_out,
+        stairs=Stairs(target, settings.smaller.measure_widths),
         search=recipe_path is None and precisions is None,
+        named=recipe_path is not None,
     )
+
+
+def learns(candidates: Sequence[Candidate]) -> bool:
+    """Say whether any of them cannot be without rows to train on."""
+    return any(step.name in ("qat", "distill", "finetune") for c in candidates for step in c.steps)
 
 
 def _with_engines(target: targets.Target, names: Sequence[str] | None) -> targets.Target:

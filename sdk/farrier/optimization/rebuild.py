@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from farrier_contracts.errors import InputError
+from farrier_contracts.errors import InputError, UsageError
 from farrier_converters.search import Budget
 
 from . import recipe as recipes
 from .build import as_it_came
-from .job import Job
+from .job import NO_ROWS, Job, learns
 from .output import lock
 from .result import Entry
-from .search import Found, build_one, place
+from .search import Found
+from .smaller.stairs import Stairs, of_document
+from .trade import build_one, place
 from .trial import Progress
 
 
@@ -27,7 +30,11 @@ def rebuild(job: Job, former: lock.Lock, stage: Path, progress: Progress) -> Fou
         batch = int(locked["calibration_batch"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the lock is damaged ({type(error).__name__}: {error}); optimize again") from None
+    if job.training is None and learns([candidate]):
+        raise UsageError(NO_ROWS)
     job = job.imagined(batch)
+    widths = of_document(former.document.get("widths"))
+    job = replace(job, stairs=Stairs(job.target, fixed=widths))
     original = as_it_came(job.model, job.original, place(stage, job.original))
     delivered = original
     if candidate.steps:

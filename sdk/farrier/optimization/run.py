@@ -18,7 +18,8 @@ from .output import folder, lock
 from .output.deliver import Delivery, deliver
 from .rebuild import asked, rebuild
 from .result import Result
-from .search import search, silent
+from .search import search
+from .trade import silent
 from .trial import Progress
 
 MADE_UP_DROP = 0.1  # noise shows whether a model is broken, not how many points it loses
@@ -38,6 +39,8 @@ def optimize(
     max_size: int | str | None = None,
     precision: str | Sequence[str] | None = None,
     engine: str | Sequence[str] | None = None,
+    prune: str | None = None,
+    epochs: int | None = None,
     recipe: str | Path | None = None,
     locked: str | Path | None = None,
     out: str | Path,
@@ -53,8 +56,10 @@ def optimize(
     `max_drop` is a share (0.01) or "1%" (None: 1 %, or 10 % where inputs are made up), `max_latency`
     milliseconds or "8ms", `max_size` bytes or "4MB". `precision` ("int8" or "int8,fp16", or a sequence) is
     tried instead of what suits target and model, and `engine` ("onnxruntime,litert") instead of every engine
-    that the target has. `train` names rows for quantization-aware training, with
-    labels or without. `locked` rebuilds what a former run delivered, without measuring again.
+    that the target has. `train` names rows to train on, with labels or without: for quantization-aware training, and
+    for smaller networks, pruned or of fewer layers, which learn from the original. `prune` says when these are tried:
+    "auto" (where quantizing alone misses the budget), "always" or "never"; each is trained for `epochs`.
+    `locked` rebuilds what a former run delivered, without measuring again.
     `progress(stage, share)` is called on the way.
     Raises UsageError, InputError or BudgetError; nothing is written then.
     """
@@ -84,7 +89,7 @@ def optimize(
         recipe_path=_path(recipe),
         precisions=_words(precision),
         engine_names=_words(engine),
-        settings=settings or Settings(),
+        settings=_settings(settings or Settings(), prune, epochs),
     )
     progress = progress or silent
     with folder.staged(out) as stage:
@@ -100,12 +105,22 @@ def optimize(
                 found.lock,
                 found.mixed,
                 found.predictions,
+                found.smaller,
+                found.steps,
+                found.widths,
             ),
             stage,
             out,
             name=name,
             version=version,
         )
+
+
+def _settings(settings: Settings, prune: str | None, epochs: int | None) -> Settings:
+    """Return the settings with what was given besides; raises UsageError."""
+    given = {"mode": prune, "epochs": epochs}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return replace(settings, smaller=replace(settings.smaller, **changes))  # type: ignore[arg-type]
 
 
 def _words(value: str | Sequence[str] | None) -> Sequence[str] | None:

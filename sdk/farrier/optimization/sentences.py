@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from farrier_contracts.errors import FarrierError
-from farrier_converters.search import Budget, Choice
+from farrier_converters.search import Choice
 
 from .result import REFERENCE, Entry
+
+if TYPE_CHECKING:
+    from .job import Job
 
 UNBUILT = "cannot be built: "  # begins the reason of a candidate that a pass or compiler tripped over
 
 
-def impossible(best: Entry, choice: Choice, budget: Budget) -> str:
+def impossible(best: Entry, choice: Choice, job: Job) -> str:
     """Say what the best there is misses, and what to try."""
+    budget = job.budget
     reason = next(v.reason for v in choice.verdicts if v.name == best.name)
     latency = best.latency.p50_ms if best.latency else float("nan")
     slow = budget.max_latency_ms is not None and latency > budget.max_latency_ms
     other = "choose a faster target" if slow else "try fewer bits, like --precision w4a8,int4"
+    if job.training is None:
+        other = f"give rows to train on with --train, so that smaller networks are tried, or {other}"
     return (
         f"the budget cannot be met; the best there is, {best.name}, {reason} (in all: {latency:.3g} ms, "
         f"{best.size_bytes} bytes, a drop of {best.drop:.2%}): allow more, or {other}"

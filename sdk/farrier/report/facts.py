@@ -27,6 +27,8 @@ def document(
     bundle: Mapping[str, Any],
     mixed: Mapping[str, Any] | None = None,
     predictions: Sequence[Mapping[str, Any]] = (),
+    smaller: Mapping[str, Any] | None = None,
+    steps: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return the facts, with ratios over the baseline and the verdict."""
     before, after = baseline.to_document(), delivered.to_document()
@@ -47,8 +49,9 @@ def document(
         "recipe": dict(recipe),
         "bundle": dict(bundle),
     }
-    if mixed:
-        facts["mixed"] = _ordered(mixed)
+    for name, found in (("mixed", mixed), ("smaller", smaller), ("steps", steps)):
+        if found:
+            facts[name] = _ordered(found)
     facts["verdict"] = words.verdict(facts)
     return facts
 

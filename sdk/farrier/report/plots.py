@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -168,3 +168,31 @@ def _labelled(
 def _svg(height: float, parts: Sequence[str], label: str) -> str:
     body = "".join(parts)
     return f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(label)}">{body}</svg>'
+
+
+def curves(values: Mapping[str, Sequence[float]], *, x_label: str, y_label: str) -> str:
+    """Return lines over 1, 2, 3, ..., one per name, each with its name at its end; only finite values are drawn."""
+    finite = [v for line in values.values() for v in line if math.isfinite(v)] or [0.0]
+    pad = max((max(finite) - min(finite)) * 0.1, abs(max(finite)) * 1e-3, 1e-9)
+    longest = max(len(line) for line in values.values())
+    x_at = _scale(0, longest, LEFT, WIDTH - RIGHT)
+    y_at = _scale(min(finite) - pad, max(finite) + pad, HEIGHT - BOTTOM, TOP)
+    parts = [_axes(longest, x_at, x_label)]
+    for tick in ticks(min(finite) - pad, max(finite) + pad, 4):
+        y = y_at(tick)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="end" x="{LEFT - 6}" y="{y + 4:.1f}">{tick:.4g}</text>')
+    for number, (name, line) in enumerate(values.items()):
+        drawn = [(x_at(i), y_at(v)) for i, v in enumerate(line, start=1) if math.isfinite(v)]
+        if not drawn:
+            continue
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
+        colour = f"c{(number + 1) % COLOURS}"
+        parts.append(
+            f'<polyline class="{colour}" points="{path}" style="fill:none;stroke:currentColor" stroke-width="2"/>'
+        )
+        parts += [f'<circle class="{colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in drawn]
+        parts.append(
+            f'<text class="{colour} end" x="{WIDTH - RIGHT}" y="{TOP + LABEL * number + 4}">{escape(name)}</text>'
+        )
+    return _svg(HEIGHT, parts, f"{y_label} against {x_label}")

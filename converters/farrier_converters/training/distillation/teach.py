@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,14 @@ from farrier_contracts.errors import InputError, UsageError
 from ...distillation.points import Pair, matched, paired, related
 from ...metrics import Metric
 from ...model import Model
-from ..data import Batch, Rows, held_out, stream
+from ..data import Rows, held_out, stream
 from ..fit import FitSettings, History, Progress, fit
-from ..fit.judge import Judge, Verdict
-from ..fit.trainer import Trainer
-from ..losses import Loss, task
+from ..fit.judge import Verdict
+from ..losses import Loss
 from ..module import OnnxModule
-from ..objective import Plain
+from .adapt import NOTE, Task, adapt, scored
 from .objective import Distillation, Reading, Weights
 from .teachers import CACHE_BYTES, Teachers
-
-NOTE = "note: "
 
 
 @dataclass(frozen=True)
@@ -97,64 +95,58 @@ class _Course:
         work: Path | None,
         progress: Progress,
     ) -> None:
-        self.student, self.lesson, self.metric, self.work, self.progress = (
-            student,
-            lesson,
-            metric,
-            work,
-            progress,
-        )
         names = [spec.name for spec in student.inputs]
+        self.student, self.teachers, self.lesson = student, list(teachers), lesson
+        self.work, self.progress = work, progress
         self.data = stream(data, names)
-        self.held_out = None if validation is None else held_out(validation, names)
         first = next(iter(self.data(0)), None)
         if first is None:
             raise InputError("the training data holds no batches")
         self.example, self.labels = first
+        batches = None if validation is None else held_out(validation, names)
+        self.task = Task(batches, names, self.labels is not None, metric, lesson.loss)
         self.pupil = OnnxModule(student, example=self.example, checkpoints=lesson.checkpoints)
-        self.modules = [OnnxModule(teacher) for teacher in teachers]
         self.notes: list[str] = []
         self.verdicts: dict[str, Verdict] = {}
 
     def run(self) -> Distilled:
         lesson = self.lesson
-        teachers = Teachers(self.modules, lesson.shares, cache_bytes=lesson.cache_bytes)
-        objective = self._objective(teachers)  # refuses what does not fit before anything is trained
-        self._score("before", self.pupil)
-        for module in self.modules:
-            self._adapt(module, first=module is self.modules[0])
+        self._objective(self.teachers)  # refuses what does not fit before anything is trained
+        self.progress("scoring the student", 0.0)
+        self._judged("before", scored(self.pupil, lesson.fit, self.task))
+        teachers = [self._adapted(teacher, number) for number, teacher in enumerate(self.teachers)]
         self._compare()
-        adapted = self.modules[0].write_back()
-        teachers.cache = self._returns()
+        objective = self._objective(teachers)
+        objective.teachers.cache = self._returns()
         history = fit(
             self.pupil,
             self.data,
             replace(lesson.fit, smoothing=0.0),
             objective=objective,
-            validation=self.held_out,
-            metric=self.metric,
-            work=None if self.work is None else _folder(self.work, "student"),
-            key=repr((lesson.weights, lesson.pairs, lesson.losses, lesson.shares, lesson.fit.smoothing)),
+            validation=self.task.held_out,
+            metric=self.task.metric,
+            work=self._folder("student"),
+            key="" if self.work is None else _key(lesson, teachers),
             progress=self.progress,
         )
-        self._score("after", self.pupil)
-        notes = [*self.notes, *([history.note] if history.note else [])]
-        return Distilled(self.pupil.write_back(), adapted, history, self.verdicts, tuple(notes))
+        self._judged("after", scored(self.pupil, lesson.fit, self.task))
+        self.notes += [history.note] if history.note else []
+        return Distilled(self.pupil.write_back(), teachers[0], history, self.verdicts, tuple(self.notes))
 
-    def _objective(self, teachers: Teachers) -> Distillation:
-        first = self.modules[0].model
+    def _objective(self, teachers: Sequence[Model]) -> Distillation:
+        lesson = self.lesson
         return Distillation(
             self.pupil,
-            teachers,
-            self.lesson.weights,
-            example={name: np.asarray(value)[:2] for name, value in self.example.items()},
+            Teachers([OnnxModule(t) for t in teachers], lesson.shares, cache_bytes=lesson.cache_bytes),
+            lesson.weights,
+            example={name: np.asarray(value) for name, value in self.example.items()},
             labels=self.labels,
-            losses=self.lesson.losses,
-            pairs=self._pairs(first),
-            born=bool(related(self.student, first)),
-            reading=self.lesson.reading,
-            loss=self.lesson.loss,
-            smoothing=self.lesson.fit.smoothing,
+            losses=lesson.losses,
+            pairs=self._pairs(teachers[0]),
+            born=bool(related(self.student, teachers[0])),
+            reading=lesson.reading,
+            loss=lesson.loss,
+            smoothing=lesson.fit.smoothing,
         )
 
     def _pairs(self, teacher: Model) -> tuple[Pair, ...]:
@@ -163,50 +155,33 @@ class _Course:
             return paired(self.student, teacher, self.lesson.pairs)
         if not (weights.features or weights.attention):
             return ()
+        alike = [spec.name for spec in teacher.inputs] == list(self.task.inputs)
         try:
-            return matched(
-                self.student, teacher, feeds=self.example if _same_inputs(self.student, teacher) else None
-            )
+            return matched(self.student, teacher, feeds=self.example if alike else None)
         except InputError:
             if weights.features:
                 raise
             return ()  # maps of attention may do
 
-    def _adapt(self, module: OnnxModule, *, first: bool) -> None:
-        """Train a teacher on the labels, where that is asked for and can be judged."""
-        if first:
-            self._score("teacher", module)
-        if self.lesson.adapt is None:
-            return
-        if self.labels is None or self.held_out is None:
-            self.notes.append(
-                "the teacher was not adapted to the data: that takes labels, and held-out rows to judge it by"
-            )
-            return
-        name = module.model.name
-        history = fit(
-            module,
-            _renamed(self.data, module, self.student),
+    def _adapted(self, teacher: Model, number: int) -> Model:
+        self.progress("scoring the teacher", 0.0)
+        found = adapt(
+            teacher,
+            self.data,
             self.lesson.adapt,
-            loss=self.lesson.loss,
-            validation=_renamed(self.held_out, module, self.student),
-            metric=self.metric,
-            work=None if self.work is None else _folder(self.work, f"teacher-{self.modules.index(module)}"),
-            progress=lambda stage, share: self.progress(_about(stage, f"adapting {name}"), share),
+            self.task,
+            work=self._folder(f"teacher-{number}"),
+            progress=self.progress,
         )
-        if history.best == -1:
-            self.notes.append(f"training {name} on this data made it no better: it teaches as it came")
-        if first:
-            self._score("adapted", module)
+        self.notes += [found.note] if found.note else []
+        if number == 0:
+            self._judged("teacher", found.before)
+            self._judged("adapted", found.after)
+        return found.model
 
-    def _score(self, what: str, module: OnnxModule) -> None:
-        if self.held_out is None or self.labels is None:
-            return
-        data = self.held_out if module is self.pupil else _renamed(self.held_out, module, self.student)
-        self.progress(f"scoring the {'student' if module is self.pupil else 'teacher'}", 0.0)
-        loss = self.lesson.loss or task(module)
-        trainer = Trainer(module, replace(self.lesson.fit, smoothing=0.0), Plain(module, loss), ())
-        self.verdicts[what] = Judge(trainer, data, self.metric)()
+    def _judged(self, what: str, verdict: Verdict | None) -> None:
+        if verdict is not None:
+            self.verdicts[what] = verdict
 
     def _compare(self) -> None:
         """Say so where the teacher has nothing that the student has not."""
@@ -222,33 +197,22 @@ class _Course:
 
     def _returns(self) -> bool:
         """Say whether the same rows come back in each epoch, as far as that can be seen."""
-        return isinstance(self.data, Rows) and self.data.augment is None and self.data.mix is None
+        if isinstance(self.data, Rows):
+            return self.data.augment is None and self.data.mix is None
+        return bool(getattr(self.data, "repeats", False))
+
+    def _folder(self, name: str) -> Path | None:
+        if self.work is None:
+            return None
+        folder = self.work / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
 
-def _renamed(data: Any, module: OnnxModule, student: Model) -> Callable[..., Iterable[Batch]]:
-    """Return a stream, or a pass over held-out batches, with the teacher's names of the inputs."""
-    specs = [spec.name for spec in module.model.inputs]
-    own = [spec.name for spec in student.inputs]
-    if set(specs) <= set(own) or len(specs) != len(own):
-        return data
-    names = dict(zip(own, specs, strict=True))
-
-    def renamed(*epoch: int) -> Iterable[Batch]:
-        for inputs, labels in data(*epoch):
-            yield {names[name]: value for name, value in inputs.items()}, labels
-
-    return renamed
-
-
-def _same_inputs(student: Model, teacher: Model) -> bool:
-    return [s.name for s in student.inputs] == [s.name for s in teacher.inputs]
-
-
-def _about(stage: str, what: str) -> str:
-    return stage if stage.startswith(NOTE) else f"{what}: {stage}"
-
-
-def _folder(work: Path, name: str) -> Path:
-    folder = work / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _key(lesson: Lesson, teachers: Sequence[Model]) -> str:
+    """Return what tells this training from others in the same folder: how it learns, and from whom."""
+    total = hashlib.sha256()
+    for teacher in teachers:
+        total.update(teacher.proto.SerializeToString(deterministic=True))
+    what = (lesson.weights, lesson.pairs, lesson.losses, lesson.shares, lesson.reading, lesson.fit.smoothing)
+    return f"{what!r} {total.hexdigest()}"

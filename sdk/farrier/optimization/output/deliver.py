@@ -13,13 +13,13 @@ from typing import Any
 from farrier_converters.search import Candidate
 
 from ... import report
-from .. import drops, fusions, recipe
+from .. import drops, recipe
 from ..build import Built, file_digest
 from ..job import Job
 from ..recipe import ORIGINAL
 from ..result import Entry, Result
+from . import fusions, pack
 from . import lock as locks
-from . import pack
 from .operators import entries_of
 
 BUNDLE_FILE = "model.farrier"
@@ -39,6 +39,9 @@ class Delivery:
     lock: locks.Lock | None = None
     mixed: Mapping[str, Any] | None = None
     predictions: list[dict[str, Any]] | None = None
+    smaller: Mapping[str, Any] | None = None
+    steps: list[dict[str, Any]] | None = None
+    widths: Mapping[str, Any] | None = None
 
 
 def deliver(d: Delivery, stage: Path, out: Path, *, name: str | None, version: str | None) -> Result:
@@ -87,6 +90,8 @@ def deliver(d: Delivery, stage: Path, out: Path, *, name: str | None, version: s
         environment=lock["environment"],
         recipe=recipe.document([kept.candidate])["candidate"][0],
         mixed=lock.document.get("mixed"),
+        smaller=lock.document.get("smaller"),
+        steps=lock.document.get("steps"),
         predictions=lock.document.get("predictions", ()),
         bundle={"file": BUNDLE_FILE, **identity, "bytes": (stage / BUNDLE_FILE).stat().st_size},
     )
@@ -142,6 +147,9 @@ def _lock_document(
         "passes": {f"pass {i + 1} ({step.name})": digest for i, (step, digest) in enumerate(steps)},
         "profile": [{"batch": batch, "latency_ms": latency} for batch, latency in d.profile],
         **({"mixed": d.mixed} if d.mixed else {}),
+        **({"smaller": d.smaller} if d.smaller else {}),
+        **({"steps": d.steps} if d.steps else {}),
+        **({"widths": d.widths} if d.widths else {}),
         "predictions": d.predictions or [],
         "figures": [entry.to_document() for entry in entries],
     }

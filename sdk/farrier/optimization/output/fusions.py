@@ -8,7 +8,7 @@ from typing import Any
 
 from farrier_converters.search import Candidate
 
-from .build import logs
+from ..build import logs
 
 
 def of(candidate: Candidate, statistics: Mapping[str, Any]) -> dict[str, Any]:

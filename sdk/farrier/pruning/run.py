@@ -1,0 +1,316 @@
+"""Prune: read, choose, cut, time beside the dense model, fine-tune, judge, write with a report."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from farrier_contracts.errors import BudgetError, UsageError
+from farrier_converters import metrics
+from farrier_converters.metrics import Metric
+from farrier_converters.model import Model, save
+from farrier_converters.passes import Context
+from farrier_converters.pruning.group import groups_of
+from farrier_converters.pruning.options import PruneOptions
+from farrier_converters.pruning.procedure import Pruned, totals
+from farrier_converters.pruning.staircase import Staircase, default, node_costs
+
+from ..distilling.score import evaluated
+from ..optimization.output import folder
+from ..stages import NOTE
+from .attempts import Attempts
+from .groups import read
+from .request import Goals, Place, place, share
+from .result import Figures, LayerChange, Pruning
+from .rows import Material, gather
+from .timing import timed
+
+Progress = Callable[[str, float], None]
+MARKS = ("report.json", "pruned.onnx")
+MODEL = "pruned.onnx"
+
+
+def prune(
+    model: str | Path,
+    *,
+    out: str | Path,
+    ratio: float | str | None = None,
+    speedup: float | str | None = None,
+    latency: float | str | None = None,
+    max_latency: str | None = None,
+    parameters: float | str | None = None,
+    sparsity: float | str | None = None,
+    pattern: str = "unstructured",
+    target: str = "host",
+    engine: str | None = None,
+    precision: str = "fp32",
+    calib: str | Path | None = None,
+    train: str | Path | None = None,
+    epochs: int = 10,
+    batch: int = 64,
+    data: str | Path | None = None,
+    metric: str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    options: PruneOptions = PruneOptions(),
+    progress: Progress = lambda _stage, _share: None,
+) -> Pruning:
+    """Remove channels and blocks from a model (ONNX, or what `farrier optimize` reads), and write what is left.
+
+    One goal says how much goes: `ratio` ("50%" of the multiply-adds), `speedup` ("2x" fewer), `latency` ("60%" of the
+    time may be left), `max_latency` ("2ms"), or `parameters` ("50%" may be left); `sparsity` makes zeros among the
+    weights, besides or instead. Widths end on the steps that were measured for `engine` on this machine, and the
+    result is timed beside the dense model: one that is not faster is not delivered. `calib` holds rows without labels
+    for importance and rebuilding (.npz), `train` rows with labels to fine-tune on for `epochs`, `data` those that
+    judge. `options` say the rest; its goal and `fit` are filled in here.
+
+    `out` is a folder for pruned.onnx, report.html and report.json, or a file `.onnx` for the model alone; nothing
+    half-written is left. Raises UsageError and InputError in one sentence, and BudgetError after writing where the
+    goal is out of reach.
+    """
+    goals = Goals.read(
+        {"ratio": ratio, "speedup": speedup, "latency": latency, "max_latency": max_latency, "parameters": parameters}
+    )
+    zeros = share(sparsity, what="--sparsity")
+    if not goals.given and zeros is None:
+        raise UsageError("say how much is to go: --ratio 50%, --speedup 2x, --latency 60%, or --sparsity 90%")
+    if epochs < 0 or batch < 1:
+        raise UsageError("training takes 0 epochs or more, of batches of one row or more")
+    path, target_out = Path(model), Path(out)
+    _check_out(target_out)
+    where = place(target, engine, precision)
+    source = read(path)
+    rows = gather(source, calib=_path(calib), train=_path(train), data=_path(data), batch=batch, seed=seed)
+    for note in (*where.notes, *rows.notes):
+        progress(NOTE + note, 0.0)
+    fit = {"epochs": epochs, "seed": seed, "device": device, **options.fit}
+    work = _Work(source, where, rows, goals, replace(options, seed=seed, fit=fit), progress)
+    chosen = None if rows.evaluation is None else _metric(metric, rows)
+    found = work.result(path.name, target_out, zeros, pattern, chosen)
+    _write(found.pruning, found.model, target_out)
+    if not found.pruning.reached:
+        raise BudgetError(f"{found.pruning.notes[0]}; the best is at {target_out}")
+    return found.pruning
+
+
+@dataclass(frozen=True)
+class _Found:
+    pruning: Pruning
+    model: Model
+
+
+class _Work:
+    def __init__(
+        self,
+        source: Model,
+        where: Place,
+        rows: Material,
+        goals: Goals,
+        options: PruneOptions,
+        progress: Progress,
+    ) -> None:
+        self.source, self.where, self.rows, self.goals = source, where, rows, goals
+        self.options, self.progress = options, progress
+        self.staircase = self._staircase()
+        self.history: dict[str, Any] = {}
+
+    def result(
+        self, name: str, out: Path, zeros: float | None, pattern: str, metric: Metric | None
+    ) -> _Found:
+        pruned, times = self._pruned()
+        model, notes = pruned.model, [pruned.note] if pruned.note else []
+        sparse = None
+        if zeros is not None:
+            model, sparse, statement = self._sparse(model, zeros, pattern)
+            notes += statement.splitlines()
+        elif self.rows.training is not None and self.options.fit["epochs"] and model is not self.source:
+            model = self._tuned(model)
+        before, after = self._figures(self.source, times.get("dense")), self._figures(model, times.get("pruned"))
+        after = replace(after, zeros=sparse)
+        if metric is not None and self.rows.evaluation is not None:
+            self.progress("judging", 0.9)
+            before, after = (
+                replace(f, metric=evaluated(m, self.rows.evaluation, metric, reference=self.source))
+                for f, m in ((before, self.source), (after, model))
+            )
+        untouched = not pruned.blocks and all(c.before == c.after for c in pruned.changes) and zeros is None
+        found = Pruning(
+            out=out,
+            model=name,
+            target=self.where.target.name,
+            engine=self.where.toolchain.engine,
+            precision=self.where.precision,
+            steps=self._steps(),
+            goal=_goal(self.goals, zeros, pattern),
+            importance=pruned.importance,
+            before=before,
+            after=after,
+            groups=tuple(dict(vars(change)) for change in pruned.changes),
+            blocks=pruned.blocks,
+            layers=layers(self.source, model, self.staircase),
+            frozen=tuple(dict(vars(item)) for item in groups_of(self.source).frozen),
+            reached=pruned.reached,
+            delivered="original" if untouched else "pruned",
+            metric=metric,
+            history=self.history,
+            options=_plain(self.options),
+            notes=tuple(dict.fromkeys([*notes, *self.where.notes, *self.rows.notes])),
+        )
+        return _Found(found, model)
+
+    def _staircase(self) -> Staircase:
+        where = self.where
+        if self.options.any_width or not where.here or not self.goals.given:
+            return default(where.toolchain.engine, where.precision, where.target.arch)
+        from ..staircases import staircase
+
+        return staircase(where.toolchain.engine, where.precision, progress=self.progress)
+
+    def _steps(self) -> str:
+        if self.options.any_width:
+            return "any width"
+        return f"measured on {self.staircase.measured}" if self.staircase.measured else "known blocks"
+
+    def context(self) -> Context:
+        training = self.rows.training
+        validation = self.rows.validation
+        return Context(
+            arithmetic=self.where.toolchain.arithmetic,
+            calibration=self.rows.batches(),
+            training=training,
+            validation=None if validation is None else validation.in_order,
+            original=self.source,
+            staircase=self.staircase,
+            progress=self.progress,
+        )
+
+    def _pruned(self) -> tuple[Pruned, Mapping[str, float]]:
+        if not self.goals.given:
+            whole = totals(self.source, self.staircase)
+            return Pruned(self.source, whole, whole, (), (), "none", True), {}
+        options = self.options
+        between = {} if self.rows.training is None or options.rounds == 1 else self._between()
+        options = replace(options, fit=between)
+        return Attempts(self.source, self.goals, options, self.context(), self._clock).best()
+
+    def _between(self) -> dict[str, Any]:
+        """Half of the epochs are spent between rounds, at least one each; the other half follows."""
+        epochs = int(self.options.fit["epochs"])
+        each = max(1, epochs // 2 // max(self.options.rounds - 1, 1)) if epochs else 0
+        return {**self.options.fit, "epochs": each} if each else {}
+
+    def _clock(self, models: Mapping[str, Model]) -> dict[str, float]:
+        """Return the median milliseconds of models on the target's engine, {} where it is not here."""
+        if not self.where.here:
+            return {}
+        self.progress("timing", 0.8)
+        found = timed(models, self.where.toolchain, self.where.precision, self.rows.calibration or self.rows.timing)
+        return {name: latency.p50_ms for name, latency in found.items()}
+
+    def _tuned(self, model: Model) -> Model:
+        from farrier_converters.passes.finetune import FinetuneOptions, train
+
+        found = train(model, FinetuneOptions(fit=self.options.fit), self.context())
+        self.history = found.history.to_dict()
+        return found.model
+
+    def _sparse(self, model: Model, zeros: float, pattern: str) -> tuple[Model, float, str]:
+        from farrier_converters.passes.sparsify import SparsifyOptions, sparsify
+        from farrier_converters.sparsity.patterns import parse
+        from farrier_converters.sparsity.statement import statement
+
+        trains = self.rows.training is not None and self.options.fit["epochs"]
+        options = SparsifyOptions(
+            ratio=zeros,
+            pattern=pattern,
+            exclude=self.options.exclude,
+            fit=self.options.fit if trains else {},
+            **({"schedule": "cubic"} if trains else {}),
+        )
+        found = sparsify(model, options, self.context())
+        if found.history is not None:
+            self.history = found.history.to_dict()
+        return found.model, found.report.sparsity, statement(self.where.target, parse(pattern))
+
+    def _figures(self, model: Model, latency: float | None) -> Figures:
+        whole = totals(model, self.staircase)
+        return Figures(
+            whole.multiply_adds, whole.parameters, model.proto.ByteSize(), whole.ms, latency_ms=latency
+        )
+
+
+def layers(before: Model, after: Model, staircase: Staircase) -> tuple[LayerChange, ...]:
+    """Return the layers with weights of a model beside those of the one that was made from it, in channels."""
+    left = {node.output: node.layer for node in node_costs(after, staircase)}
+    names = {node.output[0]: node.name or node.output[0] for node in before.proto.graph.node}
+    found = []
+    for node in node_costs(before, staircase):
+        if node.layer.kind == "other":
+            continue
+        now = left.get(node.output)
+        ends = (0, 0) if now is None else (now.outputs, now.inputs)
+        found.append(
+            LayerChange(
+                names.get(node.output, node.output),
+                node.layer.kind,
+                (node.layer.outputs, ends[0]),
+                (node.layer.inputs, ends[1]),
+            )
+        )
+    return tuple(found)
+
+
+def _metric(name: str | None, rows: Material) -> Metric:
+    assert rows.evaluation is not None
+    return metrics.get(name) if name else metrics.choose(rows.evaluation.labels)
+
+
+def _goal(goals: Goals, zeros: float | None, pattern: str) -> str:
+    said = {
+        "ratio": "{:.0%} fewer multiply-adds",
+        "speedup": "{:g} times fewer multiply-adds",
+        "latency": "{:.0%} of the time",
+        "parameters": "{:.0%} of the parameters",
+        "max_latency_ms": "{:g} ms",
+    }
+    parts = [said[name].format(value) for name, value in vars(goals).items() if value is not None]
+    if zeros is not None:
+        parts.append(f"{zeros:.0%} zeros ({pattern})")
+    return ", ".join(parts)
+
+
+def _plain(options: PruneOptions) -> dict[str, Any]:
+    return {**vars(options), "exclude": list(options.exclude), "fit": dict(options.fit)}
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix != ".onnx":
+        folder.check(out, MARKS)
+    elif not out.absolute().parent.is_dir():
+        raise UsageError(f"the folder {out.absolute().parent} does not exist; make it first")
+
+
+def _write(found: Pruning, model: Model, out: Path) -> None:
+    """Put the results there in one step."""
+    import json
+
+    from .page import html
+
+    if out.suffix == ".onnx":
+        with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as name:
+            save(model, Path(name) / out.name)
+            os.replace(Path(name) / out.name, out)
+        return
+    with folder.staged(out, MARKS) as stage:
+        save(model, stage / MODEL)
+        document = json.dumps(found.to_document(), indent=2, allow_nan=False)
+        (stage / "report.json").write_text(document + "\n", encoding="utf-8")
+        (stage / "report.html").write_text(html(found), encoding="utf-8")
