@@ -22,7 +22,9 @@ REFERENCE = 64  # channels
 COLOURS = ("#1f5fa8", "#b3541e")
 
 
-def panel(left: float, top: float, title: str, widest: int, lines: Sequence[Sequence[float]]) -> Iterator[str]:
+def panel(
+    left: float, top: float, title: str, widest: int, lines: Sequence[Sequence[float]]
+) -> Iterator[str]:
     """Yield one panel's elements; each line has a value for 1, 2, ... channels."""
     most = max(max(line) for line in lines)
 
