@@ -28,6 +28,11 @@ class Epochs:
         """Rows per step."""
         return self.data.fixed_batch or min(BATCH, len(self.data))
 
+    @property
+    def repeats(self) -> bool:
+        """Whether rows come back unchanged, so that a teacher's answers to them may be kept."""
+        return not self.augment
+
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         return len(self.data) // self.batch

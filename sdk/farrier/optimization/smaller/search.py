@@ -98,7 +98,11 @@ class Search:
             return f"of smaller networks, {candidate.name}: {reason}"
         if self.trained:
             return f"{len(self.trained)} smaller networks were trained, the last of them {self.trained[-1]}"
-        return "no smaller network could be made that is small and fast enough"
+        sizes = [probe.bytes for probe in self.probes if probe.bytes is not None]
+        times = [probe.latency_ms for probe in self.probes if probe.latency_ms is not None]
+        best = [f"the smallest has {min(sizes)} bytes"] if sizes else []
+        best += [f"the fastest takes {min(times):.3g} ms"] if times else []
+        return ", ".join(("no smaller network could be made that is small and fast enough", *best))
 
     def _left(self) -> int:
         return self.job.settings.smaller.most_trainings - len(self.trained)
