@@ -6,15 +6,16 @@
     python benchmarks/pruning_resnet56.py --stage tune --only ours --seed 0 (trains)
     python benchmarks/pruning_resnet56.py --stage report
 
-The pictures of cifar10_jpg, 7,000 to learn from and 3,000 to judge by, split anew with each seed. "teach" fine-tunes the
-published ResNet56 with labels: this is the network that is pruned, and the teacher of all that follow. Then each side
-trains for `--epochs` more with the same pictures, crops and flips, batch size, optimizer, rates and objective (labels
-and the teacher's soft answers): "dense" the network as it is; "ours" pruned in rounds, whose epochs come off its budget,
-to any width; "ours-steps" the same on the steps of 16 channels and with whole blocks; "torch-pruning" as Torch-Pruning
-cuts it (of its two importances the one whose network has the lower loss on training pictures). No epoch is chosen by the
-3,000. Multiply-adds are counted by one function for all; accuracies are measured in ONNX Runtime. Files of finished stages
-in `--work` are not made again. The figure is the least mean margin over seeds, in points: ours over dense, and over
-Torch-Pruning.
+The pictures of cifar10_jpg, 7,000 to learn from and 3,000 to judge by, split anew with each seed. "teach" fine-tunes
+the ResNet56 with labels (the published one, which has seen these very pictures in a lossless form, or `--source`;
+`--teach-epochs 0` leaves it as it is): this is the network that is pruned, and the teacher of all that follow. Then
+each side trains for `--epochs` more with the same pictures, crops and flips, batch size, optimizer, rates and
+objective (labels and the teacher's soft answers): "dense" the network as it is; "ours" pruned in rounds, whose epochs
+come off its budget, to any width; "ours-steps" the same on the steps of 16 channels and with whole blocks; "torch-
+pruning" as Torch-Pruning cuts it (of its two importances the one whose network has the lower loss on training
+pictures). No epoch is chosen by the 3,000. Multiply-adds are counted by one function for all; accuracies are measured
+in ONNX Runtime. Files of finished stages in `--work` are not made again. The figure is the least mean margin over
+seeds, in points: ours over dense, and over Torch-Pruning.
 """
 
 from __future__ import annotations
@@ -31,9 +32,12 @@ from pathlib import Path
 import numpy as np
 from cifar import ROOT, accuracy, pictures, resnet
 from figure import emit
+from onnx import numpy_helper
 
+from farrier_converters.graph import run
 from farrier_converters.model import Model, load, save
 from farrier_converters.passes import Context, get
+from farrier_converters.pruning.group import Groups
 from farrier_converters.pruning.options import PruneOptions
 from farrier_converters.pruning.procedure import Resources, procedure, totals
 from farrier_converters.pruning.staircase import default
@@ -114,21 +118,28 @@ class Bench:
     def taught(self, student: Model, settings: FitSettings, start: int = 0) -> Model:
         weights = Weights(self.given.temperature, self.given.hard)
         stream = Later(self.stream(), start)
-        return teach(student, [load(self.file("teacher"))], stream, Lesson(weights=weights, fit=settings)).model
+        return teach(
+            student, [load(self.file("teacher"))], stream, Lesson(weights=weights, fit=settings)
+        ).model
 
 
 def teacher(bench: Bench) -> None:
-    """Fine-tune the published network with labels."""
+    """Fine-tune the network with labels."""
     path = bench.file("teacher")
     if path.is_file():
         return
     started = time.perf_counter()
-    source = clean(resnet(bench.given.shared_data, "resnet56"))
-    module = OnnxModule(source)
-    fit(module, bench.stream(), bench.settings(bench.given.teach_epochs))
-    model = module.write_back()
+    given = bench.given
+    source = resnet(given.shared_data, "resnet56")
+    if given.source is not None:
+        source = load(Path(str(given.source).format(seed=bench.seed)))
+    source = model = clean(source)
+    if given.teach_epochs:
+        module = OnnxModule(source)
+        fit(module, bench.stream(), bench.settings(given.teach_epochs))
+        model = module.write_back()
     print(
-        f"seed {bench.seed}: published {bench.score(source):.2f}, fine-tuned {bench.score(model):.2f} "
+        f"seed {bench.seed}: as it came {bench.score(source):.2f}, fine-tuned {bench.score(model):.2f} "
         f"({time.perf_counter() - started:.0f} s)",
         flush=True,
     )
@@ -144,10 +155,9 @@ def peer(bench: Bench) -> None:
     """Let Torch-Pruning cut the teacher, with each of its importances, and keep the one with the lower loss."""
     if bench.file("torch-pruning-cut").is_file():
         return
-    if not PEER.is_file():
+    python: Path = bench.given.peer
+    if not python.is_file():
         raise SystemExit("Torch-Pruning is not installed; run: make torch-pruning")
-    from onnx import numpy_helper
-
     model = load(bench.file("teacher"))
     weights, rows = bench.file("weights", ".npz"), bench.file("rows", ".npz")
     np.savez(weights, **{t.name: numpy_helper.to_array(t) for t in checkpoint(model)})  # type: ignore[arg-type]
@@ -157,7 +167,7 @@ def peer(bench: Bench) -> None:
         out = bench.file(f"torch-pruning-{name}")
         script = ROOT / "benchmarks" / "peers" / "torch_pruning_resnet.py"
         done = subprocess.run(
-            [PEER, script, weights, rows, out, str(bench.given.cut), name],
+            [python, script, weights, rows, out, str(bench.given.cut), name],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
@@ -176,8 +186,6 @@ def checkpoint(model: Model) -> list:
 
 
 def loss(model: Model, images: np.ndarray, labels: np.ndarray) -> float:
-    from farrier_converters.graph import run
-
     scores = np.asarray(run.once(model.proto, {"images": images})[0], np.float64)
     scores -= scores.max(axis=1, keepdims=True)
     logs = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
@@ -196,7 +204,7 @@ def ours(bench: Bench, *, steps: bool) -> tuple[Model, int, str]:
         spent += each
         return made
 
-    def weigh(groups, name):  # noqa: ANN001, ANN202
+    def weigh(groups: Groups, name: str) -> dict[str, np.ndarray]:
         return gradients(groups, name, bench.stream()(1000 + spent), rows=2048, device=given.device)
 
     options = PruneOptions(
@@ -271,6 +279,12 @@ def main() -> None:
     parser.add_argument("--shared-data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=ROOT / "out" / "pruning_resnet56")
     parser.add_argument("--stage", choices=("all", "teach", "peer", "tune", "report"), default="all")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        help="a ResNet56 to start from, like one of unseen.py ({seed} stands for the seed); else the published one",
+    )
+    parser.add_argument("--peer", type=Path, default=PEER, help="the Python that has Torch-Pruning")
     parser.add_argument("--only", choices=SIDES, action="append", help="of the sides, these")
     parser.add_argument("--seed", type=int, help="this one alone")
     parser.add_argument("--seeds", type=int, default=3)
@@ -284,7 +298,9 @@ def main() -> None:
     parser.add_argument("--hard", type=float, default=0.3, help="share of the labels in the loss")
     parser.add_argument("--cut", type=float, default=3.0, help="of the multiply-adds")
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--round-epochs", type=int, default=3, help="of training after each round but the last")
+    parser.add_argument(
+        "--round-epochs", type=int, default=3, help="of training after each round but the last"
+    )
     parser.add_argument("--importance", default="fisher")
     parser.add_argument("--blocks", action="store_true", help="let whole blocks compete at any width, too")
     parser.add_argument("--rows", type=int, help="of the training pictures, these many, to try things out")

@@ -479,3 +479,48 @@ def test_a_binary_and_a_token_model_train(make_model):
         FitSettings(epochs=8, learning_rate=0.1),
     )
     assert history.losses[-1] < 0.6 * history.losses[0]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_rate_that_is_too_high_is_lowered(network, optimizer):
+    lost, said, probed = [], [], []
+    module = OnnxModule(network)
+    before = weights(module)
+
+    class First(Hook):
+        def start(self, module):
+            probed.append(weights(module))
+
+    for tested in (False, True):
+        settings = FitSettings(epochs=4, optimizer=optimizer, learning_rate=3.0, test_rate=tested)
+        module = OnnxModule(network)
+        try:
+            history = fit(
+                module,
+                rows(),
+                settings,
+                hooks=[First()],
+                progress=lambda stage, _share: said.append(stage) if stage.startswith("note") else None,
+            )
+            lost.append(history.losses[-1])
+        except InputError:
+            lost.append(math.inf)
+    assert lost[1] < 0.6 < lost[0]
+    assert all(torch.equal(before[name], value) for name, value in probed[1].items())
+    (note,) = [stage for stage in said if "range test" in stage]
+    assert 0.003 <= float(note.split()[5]) < 1
+
+
+def test_a_rate_that_is_not_too_high_stays(network):
+    losses = []
+    for tested in (False, True, None):
+        settings = FitSettings(epochs=2, learning_rate=0.002, test_rate=tested)
+        losses.append(fit(OnnxModule(network), rows(), settings).losses)
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_networks_with_folded_norms_are_tested_without_being_asked(make_model, resnet20, apply):
+    from farrier_converters.training.fit.rate import called_for
+
+    assert called_for(OnnxModule(apply(resnet20, "fuse")))
+    assert not called_for(OnnxModule(resnet20))

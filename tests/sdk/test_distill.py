@@ -152,19 +152,15 @@ def test_a_label_out_of_range_is_named(files, tmp_path):
 
 def test_a_folder_with_something_else_is_left_alone(files, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
-    code = main(
-        ["distill", str(files / "teacher.onnx"), "--train", str(files / "train.npz"), "--layers", "half"]
-        + ["-o", str(tmp_path)]
-    )
+    arguments = [files / "teacher.onnx", "--train", files / "train.npz", "--layers", "half", "-o", tmp_path]
+    code = main(["distill", *map(str, arguments)])
     assert code == 2
     assert "is not empty and holds no former result" in capsys.readouterr().err
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 def test_a_pair_without_an_equals_sign_is_wrong_usage(files, tmp_path, capsys):
-    code = main(
-        ["distill", str(files / "teacher.onnx"), "--train", "t.npz", "--layers", "half", "--pair", "a"]
-        + ["-o", str(tmp_path / "out")]
-    )
+    arguments = ["--train", "t.npz", "--layers", "half", "--pair", "a", "-o", tmp_path / "out"]
+    code = main(["distill", str(files / "teacher.onnx"), *map(str, arguments)])
     assert code == 2
     assert "--pair takes two names with = between them" in capsys.readouterr().err

@@ -109,9 +109,10 @@ class Site:
         """Return an input's shape in the run that was observed."""
         return self._shapes[self.input(position)].sizes
 
-    def input_free(self, position: int) -> tuple[bool, ...]:
-        """Say which sizes of an input are free."""
-        return self._shapes[self.input(position)].free
+    def values(self, position: int) -> tuple[int, ...]:
+        """Return the integers of an input that is a shape, as they were in the run that was observed."""
+        constant = self.constant(position)
+        return self._shapes[self.input(position)].values if constant is None else tuple(constant.tolist())
 
     def made_shape(self, position: int = 0) -> Shape:
         """Return an output's shape, and which of its sizes are free."""

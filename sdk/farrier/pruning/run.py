@@ -126,7 +126,7 @@ class _Work:
         sparse = None
         if zeros is not None:
             model, sparse, statement = self._sparse(model, zeros, pattern)
-            notes.append(statement)
+            notes += statement.splitlines()
         elif self.rows.training is not None and self.options.fit["epochs"] and model is not self.source:
             model = self._tuned(model)
         before, after = self._figures(self.source, times.get("dense")), self._figures(model, times.get("pruned"))
@@ -220,6 +220,7 @@ class _Work:
 
     def _sparse(self, model: Model, zeros: float, pattern: str) -> tuple[Model, float, str]:
         from farrier_converters.passes.sparsify import SparsifyOptions, sparsify
+        from farrier_converters.sparsity.patterns import parse
         from farrier_converters.sparsity.statement import statement
 
         trains = self.rows.training is not None and self.options.fit["epochs"]
@@ -233,7 +234,7 @@ class _Work:
         found = sparsify(model, options, self.context())
         if found.history is not None:
             self.history = found.history.to_dict()
-        return found.model, found.report.sparsity, statement(self.where.target, pattern)
+        return found.model, found.report.sparsity, statement(self.where.target, parse(pattern))
 
     def _figures(self, model: Model, latency: float | None) -> Figures:
         whole = totals(model, self.staircase)

@@ -14,8 +14,8 @@ from farrier_converters.graph import run
 
 pytest.importorskip("torch", reason="training needs PyTorch, which is not installed")
 
-from farrier_converters.passes.distill import DistillOptions, adapted, distill  # noqa: E402
-from farrier_converters.training.data import Rows  # noqa: E402
+from farrier_converters.passes.distill import DistillOptions, adapted, distill
+from farrier_converters.training.data import Rows
 
 FIT = {"epochs": 30, "learning_rate": 1e-2}
 
@@ -102,6 +102,12 @@ def test_without_labels_the_answers_teach_and_nothing_is_adapted(good):
     assert accuracy(found.model) > 0.9
     assert found.verdicts == {}
     assert any("not adapted" in note for note in found.notes)
+
+
+def test_held_out_labels_judge_a_student_that_learns_without_any(good):
+    found = distill(dense((5, 8, 3), seed=2), DistillOptions(fit=FIT), context(good, labelled=False))
+    assert set(found.verdicts) == {"teacher", "before", "after"}
+    assert found.verdicts["after"].score > 0.9
 
 
 def test_several_teachers_from_files_too(good, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..data import Stream, held_out, stream
 from ..losses import Loss, task
 from ..module import OnnxModule
 from ..objective import Hook, Objective, Plain
+from . import rate
 from .device import threads, tuned
 from .history import History
 from .judge import Judge, Verdict
@@ -69,6 +70,8 @@ def fit(
     for note in getattr(data, "notes", ()):
         progress(NOTE + note, 0.0)
     objective = objective or Plain(module, loss or task(module, settings.smoothing), teacher)
+    if rate.called_for(module) if settings.test_rate is None else settings.test_rate:
+        settings = _lowered(module, data, settings, objective, progress)
     trainer = Trainer(module, settings, objective, hooks)
     judge = None if validation is None else Judge(trainer, held_out(validation, names), metric)
     first = None if work is None else next(iter(data(0)), None)
@@ -80,6 +83,22 @@ def fit(
         hook.finish(module)
     module.eval()
     return training.history
+
+
+def _lowered(
+    module: OnnxModule, data: Stream, settings: FitSettings, objective: Objective, progress: Progress
+) -> FitSettings:
+    """Return the settings with a learning rate that a range test finds safe."""
+    share = rate.safe_share(Trainer(module, settings, objective, ()), data)
+    if share == 1.0:
+        return settings
+    found = settings.learning_rate * share
+    progress(
+        f"{NOTE}the learning rate is {found:.2g} instead of {settings.learning_rate:.2g}, with which a range test"
+        " saw the loss rise (test_rate = false leaves it out)",
+        0.0,
+    )
+    return replace(settings, learning_rate=found)
 
 
 class _Training:
