@@ -115,7 +115,7 @@ def test_rounds_are_trained_between(model: Path, rows: Path, tmp_path: Path) -> 
 
 def test_a_goal_out_of_reach_is_said_and_the_best_written(tmp_path: Path) -> None:
     save(prunable.residual(16, blocks=4), tmp_path / "net.onnx")
-    with pytest.raises(BudgetError, match="would not make the model faster on this target.*the best is at"):
+    with pytest.raises(BudgetError, match=r"would not make the model faster on this target.*the best is at"):
         farrier.prune(tmp_path / "net.onnx", out=tmp_path / "out", ratio="95%", target=AFAR)
     document = json.loads((tmp_path / "out" / "report.json").read_text())
     assert document["reached"] is False
