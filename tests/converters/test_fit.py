@@ -423,6 +423,14 @@ def test_no_data_and_few_rows_are_said(network):
     history = fit(OnnxModule(network), rows(10), PLAIN, progress=lambda stage, _: said.append(stage))
     assert len(history.losses) == 3
     assert said[0] == "note: there are 10 rows, fewer than a batch of 24: all of them are one batch"
+    said.clear()
+    fit(
+        OnnxModule(network),
+        rows(),
+        FitSettings(epochs=1, patience=1),
+        progress=lambda stage, _: said.append(stage),
+    )
+    assert said[0].startswith("note: patience needs validation data")
 
 
 def test_a_loss_that_nothing_reaches_or_that_is_no_number_alone_is_one_sentence(network):
@@ -479,3 +487,56 @@ def test_a_binary_and_a_token_model_train(make_model):
         FitSettings(epochs=8, learning_rate=0.1),
     )
     assert history.losses[-1] < 0.6 * history.losses[0]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_rate_that_is_too_high_is_lowered(network, optimizer):
+    lost, said, probed = [], [], []
+    module = OnnxModule(network)
+    before = weights(module)
+
+    class First(Hook):
+        def start(self, module):
+            probed.append(weights(module))
+
+    for tested in (False, True):
+        settings = FitSettings(epochs=4, optimizer=optimizer, learning_rate=3.0, test_rate=tested)
+        module = OnnxModule(network)
+        try:
+            history = fit(
+                module,
+                rows(),
+                settings,
+                hooks=[First()],
+                progress=lambda stage, _share: said.append(stage) if stage.startswith("note") else None,
+            )
+            lost.append(history.losses[-1])
+        except InputError:
+            lost.append(math.inf)
+    assert lost[1] < 0.6 < lost[0]
+    assert all(torch.equal(before[name], value) for name, value in probed[1].items())
+    (note,) = [stage for stage in said if "range test" in stage]
+    assert 0.003 <= float(note.split()[5]) < 1
+
+
+def test_a_rate_that_is_not_too_high_stays(network):
+    losses = []
+    for tested in (False, True, None):
+        settings = FitSettings(epochs=2, learning_rate=0.002, test_rate=tested)
+        losses.append(fit(OnnxModule(network), rows(), settings).losses)
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_networks_with_folded_norms_are_tested_without_being_asked(make_model, resnet20, apply):
+    from farrier_converters.training.fit.rate import called_for
+
+    assert called_for(OnnxModule(apply(resnet20, "fuse")))
+    assert not called_for(OnnxModule(resnet20))
+
+
+def test_data_that_can_be_read_once_serves_one_epoch(network):
+    history = fit(OnnxModule(network), iter(list(rows()(0))), FitSettings(epochs=1))
+    assert len(history.losses) == 1
+    for more in ({"epochs": 2}, {"epochs": 1, "threads": 0}, {"epochs": 1, "test_rate": True}):
+        with pytest.raises(InputError, match="only once"):
+            fit(OnnxModule(network), iter(list(rows()(0))), FitSettings(**more))

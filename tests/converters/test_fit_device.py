@@ -175,6 +175,17 @@ def test_a_training_elsewhere_is_the_same_and_does_not_wait(make_model, monkeypa
         assert np.allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("network", [convolutional, attention, recurrent, quantized])
+def test_half_precision_is_near_with_every_kind_of_layer(make_model, network):
+    found = []
+    for precision in ("fp32", "bf16"):
+        module = OnnxModule(network(make_model), scales=network is quantized)
+        settings = FitSettings(epochs=2, precision=precision, optimizer="sgd", learning_rate=0.01)
+        found.append(fit(module, data(module.model), settings).losses)
+    assert np.allclose(*found, rtol=0.02)
+    assert found[0] != found[1]
+
+
 def test_the_stand_in_finds_two_devices():
     with Away() as away:
         x = torch.ones(3).to(AWAY)

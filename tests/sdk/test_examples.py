@@ -125,6 +125,24 @@ def test_qat_makes_up_for_what_rounding_to_four_bits_loses(
     assert np.isfinite(logits).all()
 
 
+def test_half_the_layers_of_a_transformer(
+    example: Run, real: Callable[[str | Path], Path], tmp_path: Path
+) -> None:
+    for module in ("torch", "onnxscript"):
+        pytest.importorskip(module)
+    small = ("--layers", 2, "--epochs", 2, "--sentences", 200)
+    said = example("distil_half_depth", real("sst2/train.tsv"), real("sst2/dev.tsv"), "out", *small)
+    report = json.loads((tmp_path / "out" / "student" / "report.json").read_text())
+    assert len(report["layers"]["kept"]) == len(report["layers"]["dropped"]) == 1
+    assert report["models"]["distilled"]["bytes"] < report["models"]["teacher"]["bytes"]
+    assert report["verdict"] in said
+    rows = np.load(tmp_path / "out" / "dev.npz")
+    student = ort.InferenceSession(tmp_path / "out" / "student" / "student.onnx")
+    logits = np.asarray(student.run(None, {"ids": rows["ids"]})[0])
+    accuracy = (logits.argmax(1) == rows["labels"]).mean()
+    assert accuracy == pytest.approx(report["models"][report["delivered"]]["metric"])
+
+
 def test_keras_model(example: Run, real: Callable[[str | Path], Path], tmp_path: Path) -> None:
     network = real(TRAINING / "image_classification/trained_models/pretrainedResnet.tflite")
     said = example("keras_model", network, real(PICTURES), "out", "--pictures", 400)

@@ -25,7 +25,7 @@ QUICK = Settings(
         latency=LatencySettings(rounds=3, most_rounds=3, round_s=0.005),
         profile=LatencySettings(rounds=2, most_rounds=2, round_s=0.002),
     ),
-    smaller=SmallerSettings(epochs=4, most_trainings=3),
+    smaller=SmallerSettings(epochs=4, most_trainings=3, measure_widths=False),
 )
 SIDE, CLASSES, WIDTH, BLOCKS = 8, 4, 32, 4
 INT8_ONLY = {"precision": "int8", "engine": "onnxruntime"}
@@ -163,7 +163,7 @@ def test_the_lock_refuses_other_rows_to_train_on(small, made, tmp_path):
 def test_nothing_smaller_is_tried_where_the_budget_is_met_or_nobody_wants_it(made, tmp_path):
     result = optimize(made, tmp_path / "met", **FLOAT)
     assert "smaller" not in report_of(result)
-    with pytest.raises(BudgetError, match="the best there is, fp32"):
+    with pytest.raises(BudgetError, match="the best there is"):
         optimize(made, tmp_path / "never", max_size="30KB", prune="never", **FLOAT)
     with pytest.raises(BudgetError, match="give rows to train on with --train"):
         optimize(made, tmp_path / "rows", max_size="30KB", train=None, **FLOAT)

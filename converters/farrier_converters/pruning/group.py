@@ -12,6 +12,7 @@ import numpy as np
 from ..graph.edit import Graph
 from ..model import Model
 from .labels import STAYS
+from .separate import separate
 from .site import Findings, Layer, Slot
 from .walk import names_of, walk
 
@@ -96,6 +97,7 @@ def groups_of(model: Model, example: Mapping[str, np.ndarray] | None = None) -> 
 
     `example` is an input by name, for models that made-up ones do not suit.
     """
+    model = separate(model)
     graph = Graph(model)
     found = walk(model, example)
     names = names_of(graph)

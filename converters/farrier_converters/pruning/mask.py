@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from ..graph.edit import Graph, attribute
 from ..model import Model
 from .group import Groups
+from .site import Findings, Kept
 from .walk import kept_by
 
 
@@ -27,8 +28,9 @@ def masked(groups: Groups, removed: Iterable[int] | np.ndarray) -> Model:
     for number, position, labels in found.sums:
         stays = kept(labels)
         if not stays.all():
-            node = nodes[number]
-            node.input[position] = _times(graph, node.input[position], stays, f"{node.output[0]}/{position}")
+            node, name = nodes[number], nodes[number].input[position]
+            mask = _mask(graph, found, kept, name, labels)
+            node.input[position] = _times(graph, name, mask, f"{node.output[0]}/{position}")
     for number, position, labels, value in found.fills:
         stays = kept(labels)
         if not stays.all():
@@ -36,7 +38,8 @@ def masked(groups: Groups, removed: Iterable[int] | np.ndarray) -> Model:
     for number, labels in found.statistics:
         stays = kept(labels)
         if not stays.all():
-            _masked_statistics(graph, nodes[number], stays)
+            mask = _mask(graph, found, kept, nodes[number].input[0], labels)
+            _masked_statistics(graph, nodes[number], stays, mask)
     for slot in found.zeros:
         stays = kept(slot.labels)
         value = np.array(numpy_helper.to_array(graph.initializers[slot.tensor]))
@@ -46,8 +49,30 @@ def masked(groups: Groups, removed: Iterable[int] | np.ndarray) -> Model:
     return graph.build()
 
 
-def _times(graph: Graph, name: str, stays: np.ndarray, output: str) -> str:
-    mask = graph.add_constant(f"{output}/mask", stays.astype(np.float32))
+def _mask(graph: Graph, found: Findings, kept: Kept, name: str, labels: np.ndarray) -> str:
+    """Return the name of zeros and ones that broadcast to a tensor.
+
+    What was moved is masked as it was before, and the mask is moved too: channels may lie on one axis with free sizes.
+    """
+    maker = graph.producer.get(name)
+    moved = maker if maker is not None and maker.op_type in ("Reshape", "Transpose") else None
+    before = None if moved is None else found.labels.get(moved.input[0])
+    if moved is None or before is None:
+        return graph.add_constant(f"{name}/mask", kept(labels).astype(np.float32))
+    mask, made = _mask(graph, found, kept, moved.input[0], before), graph.fresh(f"{name}/mask")
+    if moved.op_type == "Reshape":
+        shape, whole = graph.fresh(f"{name}/shape"), graph.fresh(f"{name}/whole")
+        graph.add_node("Shape", [moved.input[0]], shape)
+        graph.add_node("Expand", [mask, shape], whole)
+        graph.add_node("Reshape", [whole, moved.input[1]], made)
+    else:
+        graph.add_node(
+            "Transpose", [mask], made, perm=attribute(moved, "perm", list(range(labels.ndim))[::-1])
+        )
+    return made
+
+
+def _times(graph: Graph, name: str, mask: str, output: str) -> str:
     made = graph.fresh(f"{output}/masked")
     graph.add_node("Mul", [name, mask], made)
     return made
@@ -62,9 +87,9 @@ def _fill(graph: Graph, node: onnx.NodeProto, position: int, stays: np.ndarray, 
     node.input[position] = made
 
 
-def _mean(graph: Graph, name: str, stays: np.ndarray, axes: list[int], output: str) -> str:
+def _mean(graph: Graph, name: str, stays: np.ndarray, mask: str, axes: list[int], output: str) -> str:
     """Mean over axes of the channels that stay, in nodes that every operator set knows; axes keep one element."""
-    weights = _times(graph, name, stays, f"{output}/weighed")
+    weights = _times(graph, name, mask, f"{output}/weighed")
     mean = graph.fresh(f"{output}/mean")
     attributes = {} if graph.opset >= 18 else {"axes": axes}
     given = [graph.add_constant(f"{mean}/axes", np.array(axes, np.int64))] if graph.opset >= 18 else []
@@ -76,10 +101,10 @@ def _mean(graph: Graph, name: str, stays: np.ndarray, axes: list[int], output: s
     return made
 
 
-def _masked_statistics(graph: Graph, node: onnx.NodeProto, stays: np.ndarray) -> None:
+def _masked_statistics(graph: Graph, node: onnx.NodeProto, stays: np.ndarray, mask: str) -> None:
     rank, output = stays.ndim, node.output[0]
     if node.op_type == "ReduceMean":
-        _masked_mean(graph, node, stays)
+        _masked_mean(graph, node, stays, mask)
         return
     if node.op_type in ("LayerNormalization", "RMSNormalization"):
         axes = list(range(int(attribute(node, "axis", -1)) % rank, rank))
@@ -91,13 +116,13 @@ def _masked_statistics(graph: Graph, node: onnx.NodeProto, stays: np.ndarray) ->
     graph.remove([node])
     x = node.input[0]
     if node.op_type != "RMSNormalization":
-        mean = _mean(graph, x, stays, axes, output)
+        mean = _mean(graph, x, stays, mask, axes, output)
         centred = graph.fresh(f"{output}/centred")
         graph.add_node("Sub", [x, mean], centred)
         x = centred
     square = graph.fresh(f"{output}/square")
     graph.add_node("Mul", [x, x], square)
-    variance = _mean(graph, square, stays, axes, f"{output}/variance")
+    variance = _mean(graph, square, stays, mask, axes, f"{output}/variance")
     epsilon = graph.add_constant(f"{output}/epsilon", np.array(attribute(node, "epsilon", 1e-5), np.float32))
     for op, inputs, name in (
         ("Add", [variance, epsilon], "sum"),
@@ -136,22 +161,22 @@ def _scaled(graph: Graph, node: onnx.NodeProto, rank: int) -> None:
         if position < len(node.input) and node.input[position]:
             name = node.input[position]
             if node.op_type == "InstanceNormalization":
-                value = graph.constant(name)
-                shape = [1, -1, *[1] * (rank - 2)]
-                name = graph.add_constant(f"{output}/{op}", np.asarray(value).reshape(shape))
+                shape = graph.add_constant(f"{output}/{op}/shape", np.array([1, -1, *[1] * (rank - 2)]))
+                read, name = name, graph.fresh(f"{output}/{op}/factor")
+                graph.add_node("Reshape", [read, shape], name)
             made = graph.fresh(f"{output}/{op}d")
             graph.add_node(op, [last, name], made)
             last = made
     graph.add_node("Identity", [last], output)
 
 
-def _masked_mean(graph: Graph, node: onnx.NodeProto, stays: np.ndarray) -> None:
+def _masked_mean(graph: Graph, node: onnx.NodeProto, stays: np.ndarray, mask: str) -> None:
     given = attribute(node, "axes")
     if given is None and len(node.input) > 1:
         given = graph.constant(node.input[1])
     axes = list(range(stays.ndim)) if given is None else [int(a) % stays.ndim for a in np.ravel(given)]
     graph.remove([node])
-    mean = _mean(graph, node.input[0], stays, axes, node.output[0])
+    mean = _mean(graph, node.input[0], stays, mask, axes, node.output[0])
     if attribute(node, "keepdims", 1):
         graph.add_node("Identity", [mean], node.output[0])
     elif graph.opset >= 13:

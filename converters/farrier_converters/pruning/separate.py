@@ -1,4 +1,4 @@
-"""Constants that exporters merged because they were equal, taken apart: chance sharing ties no layers."""
+"""Vectors that exporters merged because they were equal, taken apart: chance sharing ties no layers."""
 
 from __future__ import annotations
 

@@ -79,6 +79,7 @@ class Site:
         self.found, self.graph, self.node, self.number = found, graph, node, number
         self.units = found.units
         self._shapes = shapes
+        self._followed: set[int] = set()  # the inputs that the rule has asked about
 
     @property
     def name(self) -> str:
@@ -109,9 +110,10 @@ class Site:
         """Return an input's shape in the run that was observed."""
         return self._shapes[self.input(position)].sizes
 
-    def input_free(self, position: int) -> tuple[bool, ...]:
-        """Say which sizes of an input are free."""
-        return self._shapes[self.input(position)].free
+    def values(self, position: int) -> tuple[int, ...]:
+        """Return the integers of an input that is a shape, as they were in the run that was observed."""
+        constant = self.constant(position)
+        return self._shapes[self.input(position)].values if constant is None else tuple(constant.tolist())
 
     def made_shape(self, position: int = 0) -> Shape:
         """Return an output's shape, and which of its sizes are free."""
@@ -119,6 +121,7 @@ class Site:
 
     def labels(self, position: int) -> np.ndarray | None:
         """Return the labels of an input as they stand by now, None where it has none that can go."""
+        self._followed.add(position)
         labels = self.found.labels.get(self.input(position))
         if labels is None:
             return None
@@ -221,6 +224,14 @@ class Site:
         if labels is not None:
             self.found.frozen.append((self.number, labels, reason))
             self.units.freeze(labels)
+
+    def keep_others(self) -> None:
+        """Let the channels of inputs stay that the rule has not asked about: of computed weights, of sizes."""
+        for position in range(len(self.node.input)):
+            if position not in self._followed:
+                self.freeze(
+                    self.labels(position), f"{self.node.op_type} reads them otherwise than as its data"
+                )
 
     def refuse(self, reason: str) -> None:
         """Let everything that the node reads stay."""

@@ -33,6 +33,7 @@ EXCLUDED = "excluded by an option"
 QUANTIZED = "its weights are stored as integers: make the float model sparse, and quantize that"
 TABLE = "a table of rows that are looked up"
 SHARED = "{other} reads the same weights in another way"
+COMPUTED = "the graph computes its weights from other constants: the pass clean makes constants of them"
 FEW = "its weights are a single row of numbers"
 
 
@@ -81,7 +82,12 @@ class Found:
     def leave(self, weight: str, reason: str) -> None:
         """Take a layer out."""
         layer = self.layers.pop(weight)
-        self.left.append(Left(layer.label, layer.op, reason))
+        self.add(Left(layer.label, layer.op, reason))
+
+    def add(self, left: Left) -> None:
+        """Note what is left out, once."""
+        if left not in self.left:
+            self.left.append(left)
 
 
 @dataclass(frozen=True)
@@ -139,9 +145,9 @@ def _consider(
     label, reason = _label(node), None
     value = scope.constant(name)
     if value is None:
-        maker = scope.makers.get(name)
-        if maker is not None and standard(maker, "DequantizeLinear") and maker.input[0] in scope.constants:
-            found.left.append(Left(label, node.op_type, QUANTIZED))
+        why = _hidden(name, scope)
+        if why is not None:
+            found.add(Left(label, node.op_type, why))
         return
     if value.dtype.kind != "f" and value.dtype.name != "bfloat16":
         return
@@ -155,7 +161,7 @@ def _consider(
         return  # tied weights are one layer
     if reason is not None:
         found.layers.pop(name, None)
-        found.left.append(Left(label, node.op_type, reason))
+        found.add(Left(label, node.op_type, reason))
         return
     if not np.isfinite(value).all():
         raise InputError(f"the weights {name!r} hold values that are not finite; the model is damaged")
@@ -189,6 +195,30 @@ def _carried(name: str, scope: _Scope) -> tuple[str, tuple[int, ...]]:
         name = maker.input[0]
         maker = scope.makers.get(name)
     return name, turned
+
+
+def _hidden(name: str, scope: _Scope) -> str | None:
+    """Return why weights that are no constant themselves are not seen; None for what is computed from inputs."""
+    maker = scope.makers.get(name)
+    if maker is None:
+        return None
+    if standard(maker, "DequantizeLinear") and maker.input[0] in scope.constants:
+        return QUANTIZED
+    return COMPUTED if _computed(name, scope) else None
+
+
+def _computed(name: str, scope: _Scope) -> bool:
+    """Say whether a tensor follows from constants alone."""
+    pending, seen = [name], set()
+    while pending:
+        maker = scope.makers.get(current := pending.pop())
+        if current in scope.constants or current in seen or not current:
+            continue
+        if maker is None or standard(maker, "QuantizeLinear", "DequantizeLinear"):
+            return False
+        seen.add(current)
+        pending.extend(maker.input)
+    return True
 
 
 def _label(node: onnx.NodeProto) -> str:

@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..graph.edit import Graph
+from ..graph.edit import Graph, standard
 from ..model import Model, from_proto
 
+KEY = "farrier.packs-zeros"  # of a model's metadata
 OPSET = 11  # the first with CumSum and ScatterElements
 FEWEST = 1024  # elements; fewer are not worth the nodes
 NODES_BYTES = 400  # what these take in a file
@@ -28,7 +29,8 @@ KINDS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8
 def packed(model: Model) -> Model:
     """Return the model with sparse constants as values and one-byte distances, wherever that makes the file smaller.
 
-    The outputs are the same to the bit. Constants inside of control flow, and graphs below operator set 11, stay.
+    The outputs are the same to the bit, and the model's metadata says that it was packed. Constants inside of control
+    flow, and graphs below operator set 11, stay.
     """
     graph = Graph(model)
     if graph.opset < OPSET:
@@ -43,7 +45,17 @@ def packed(model: Model) -> Model:
             continue
         _unpack(graph, name, value, distances, values)
         changed = True
-    return graph.build() if changed else model
+    if not changed:
+        return model
+    made = graph.build()
+    if not packs_zeros(made):
+        made.proto.metadata_props.add(key=KEY, value="1")
+    return made
+
+
+def packs_zeros(model: Model) -> bool:
+    """Say whether a model was packed, so that a compiler uses its own format's form of sparse weights."""
+    return any(field.key == KEY for field in model.proto.metadata_props)
 
 
 def split(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,6 +81,24 @@ def joined(distances: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
     flat = np.zeros(size, values.dtype)
     flat[np.cumsum(distances, dtype=np.int64) - 1] = values
     return flat
+
+
+def unpacked(model: Model) -> Model:
+    """Undo `packed`: the weights are constants again, for compilers and tools that look for them."""
+    if not packs_zeros(model):
+        return model
+    graph = Graph(model)
+    for node in list(graph.nodes):
+        chain = _chain(graph, node)
+        if chain is None:
+            continue
+        distances, values, shape = (np.asarray(graph.constant(name)) for name in chain)
+        size = math.prod(int(n) for n in shape)
+        value = joined(distances, values, size).reshape([int(n) for n in shape])
+        graph.initializers[node.output[0]] = numpy_helper.from_array(value, node.output[0])
+        graph.remove([node])
+    graph.index()
+    return graph.build()
 
 
 def with_sparse_initializers(model: Model) -> Model:
@@ -117,3 +147,21 @@ def _unpack(graph: Graph, name: str, value: np.ndarray, distances: np.ndarray, v
         graph.nodes.append(helper.make_node(op, inputs, [output], **attributes))
     del graph.initializers[name]
     graph.index()
+
+
+def _chain(graph: Graph, node: onnx.NodeProto) -> tuple[str, str, str] | None:
+    """Return the names of distances, values and shape where a node ends what `_unpack` began."""
+    names = list(node.input)
+    if node.name or not standard(node, "Reshape") or len(names) < 2:
+        return None
+    scatter = graph.producer.get(names[0])
+    if scatter is None or not standard(scatter, "ScatterElements"):
+        return None
+    step, found = graph.producer.get(scatter.input[1]), ""
+    for op in ("Sub", "CumSum", "Cast"):
+        if step is None or not standard(step, op):
+            return None
+        found = step.input[0]
+        step = graph.producer.get(found)
+    chain = found, scatter.input[2], names[1]
+    return chain if all(name in graph.initializers for name in chain) else None

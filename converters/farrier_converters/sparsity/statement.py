@@ -46,7 +46,7 @@ _XNNPACK_ARM = Effect(
     PERHAPS,
     "XNNPACK skips zeros of 1x1 convolutions in float networks of the MobileNet form (a 3x3 convolution of stride 2 "
     "on three channels first, a global mean last) that are more than two thirds zero, from a file with sparse "
-    "tensors; farrier writes dense ones",
+    "tensors, which the pass pack-zeros asks for",
     "TensorFlow Lite, XNNPACK delegate, README, section Sparse Inference; Elsen et al., arXiv 1911.09723",
 )
 _TENSORRT = Effect(

@@ -19,7 +19,10 @@ MAX_RANK = 8
 
 @dataclass(frozen=True)
 class Tensor:
-    """`shape` as stored; `signature` has -1 where a dimension is free; `data` is None for what is computed."""
+    """`shape` as stored; `signature` has -1 where a dimension is free; `data` is None for what is computed.
+
+    The data of a sparse tensor is dense when it is written, and not read.
+    """
 
     index: int
     name: str
@@ -147,7 +150,9 @@ def _tensor(index: int, table: Table, buffers: list[Table]) -> Tensor:
     number = table.integer(2, UINT32)
     if number >= max(len(buffers), 1):
         raise DamagedError(f"tensor {index} names buffer {number} of {len(buffers)}")
-    data = _content(buffers[number]) if buffers else memoryview(b"")  # buffer 0 is empty by convention
+    sparse = table.has(6)
+    # buffer 0 is empty by convention
+    data = _content(buffers[number]) if buffers and not sparse else memoryview(b"")
     return Tensor(
         index,
         table.text(3),
@@ -159,7 +164,7 @@ def _tensor(index: int, table: Table, buffers: list[Table]) -> Tensor:
         zero_points,
         axis,
         bool(table.integer(5, INT8)),
-        table.has(6),
+        sparse,
     )
 
 

@@ -15,10 +15,13 @@ from farrier_contracts.errors import InputError
 
 from . import schema
 from .file import Operator, Signature, Tensor, TfliteFile
+from .zeros import rows_of
 
 ALIGNMENT = 16  # bytes, of a buffer's content
 SLACK = 1 << 16  # bytes that a small file takes besides its weights
 MAX_BYTES = (1 << 31) - 1  # what the offsets of a flatbuffer reach
+_COMPRESSED = 1  # the format of an axis of which only values are stored
+_INDICES = {np.dtype("<i4"): 1, np.dtype("<u2"): 2, np.dtype("u1"): 3}  # the union SparseIndexVector
 _DEPRECATED_CODES = 127  # the last number that fits the first of the two fields
 
 
@@ -106,6 +109,7 @@ class _Writer:
             0: self.integers(tensor.shape),
             3: self.b.CreateString(tensor.name),
             4: self.quantization(tensor),
+            6: self.sparsity(tensor) if tensor.sparse else 0,
             7: self.integers(tensor.signature) if tensor.signature != tensor.shape else 0,
         }
         self.b.StartObject(11)
@@ -126,6 +130,38 @@ class _Writer:
         self.b.StartObject(7)
         self.links(fields)
         self.b.PrependInt32Slot(6, tensor.axis, 0)
+        return self.b.EndObject()
+
+    def sparsity(self, tensor: Tensor) -> int:
+        """Write how a sparse tensor is stored: all axes but the last as they are, the last as places of values."""
+        if tensor.data is None:
+            raise InputError(f"the sparse tensor {tensor.name!r} holds no values")
+        rows = rows_of(tensor.data)
+        axes = [self.axis({1: size}) for size in tensor.shape[:-1]]
+        parts = {3: self.counts(rows.ends), 5: self.counts(rows.places)}
+        axes.append(self.axis(parts, kinds=(_INDICES[rows.ends.dtype], _INDICES[rows.places.dtype])))
+        fields = {0: self.integers(range(len(tensor.shape))), 2: self.vector(axes)}
+        self.b.StartObject(3)
+        self.links(fields)
+        return self.b.EndObject()
+
+    def axis(self, fields: dict[int, int], *, kinds: tuple[int, int] | None = None) -> int:
+        """Write a dimension: a dense size, or where a sparse one's parts are and of which kinds."""
+        self.b.StartObject(6)
+        if kinds is None:
+            self.b.PrependInt32Slot(1, fields[1], 0)
+        else:
+            self.b.PrependInt8Slot(0, _COMPRESSED, 0)
+            self.b.PrependUint8Slot(2, kinds[0], 0)
+            self.b.PrependUint8Slot(4, kinds[1], 0)
+            self.links(fields)
+        return self.b.EndObject()
+
+    def counts(self, values: np.ndarray) -> int:
+        """Write a table that holds a vector of counts."""
+        vector = self.array(values)
+        self.b.StartObject(1)
+        self.links({0: vector})
         return self.b.EndObject()
 
     def operator(self, operator: Operator, code: int) -> int:
@@ -204,6 +240,8 @@ def _content(tensor: Tensor) -> bytes:
     """Return the bytes of a constant; one without elements shares the empty buffer of computed tensors."""
     if tensor.data is None:
         return b""
+    if tensor.sparse:
+        return rows_of(tensor.data).values.astype(np.dtype(tensor.dtype).newbyteorder("<")).tobytes()
     return np.ascontiguousarray(tensor.data, np.dtype(tensor.dtype).newbyteorder("<")).tobytes()
 
 

@@ -19,7 +19,7 @@ from ..optimization.output import folder
 from ..stages import NOTE
 from .result import Result, Scored
 from .rows import Shares, Stream, read
-from .score import evaluated, parameters, timed
+from .score import BATCH, evaluated, parameters, timed
 
 if TYPE_CHECKING:
     from farrier_converters.distillation.students import Student
@@ -183,13 +183,14 @@ class _Workplace:
     def _made(self, teacher: Model, choice: Choice) -> Student:
         from farrier_converters.distillation.students import made
 
-        feeds, _ = next(Stream(self.shares.training, ROWS_TO_CHOOSE, seed=0).in_order())
+        rows = self.shares.training
+        some = rows.take(rows.rows[:ROWS_TO_CHOOSE])
         return made(
             teacher,
             layers=choice.layers,
             width=choice.width,
             way=choice.way,
-            batches=[feeds],
+            batches=(feeds for feeds, _ in some.batches(rows.fixed_batch or BATCH)),
             progress=self.progress,
         )
 

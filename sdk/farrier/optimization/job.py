@@ -22,6 +22,7 @@ from . import recipe
 from .build import digest_of, file_digest, precision_of
 from .smaller.rows import Epochs, HeldOut, hold_out
 from .smaller.settings import ALWAYS, SmallerSettings
+from .smaller.stairs import Stairs
 from .smaller.watch import Watch
 from .trial import Progress, TrialSettings
 
@@ -64,6 +65,7 @@ class Job:
     training: data.Dataset | None = None
     held_out: data.Dataset | None = None  # of the rows to train on, those that judge each step
     watch: Watch | None = None  # that validates steps, where there is one
+    stairs: Stairs | None = None  # what widths cost
     statistics: dict[str, Any] = field(
         default_factory=dict
     )  # of calibrations, by graph: candidates share them
@@ -78,18 +80,17 @@ class Job:
         size = self.rows.calibration.fixed_batch or min(batch, CALIBRATION_BATCH)
         return (feeds for feeds, _ in self.rows.calibration.batches(size))
 
-    def context(
-        self, arithmetic: targets.Arithmetic | None, batch: int, progress: Progress
-    ) -> passes.Context:
-        """Return what this job gives its passes besides the graph; `batch` is how many rows the model takes."""
+    def context(self, candidate: Candidate, batch: int, progress: Progress) -> passes.Context:
+        """Return what this job gives a candidate's passes; `batch` is how many rows the model takes."""
         return passes.Context(
-            arithmetic=arithmetic,
+            arithmetic=candidate.toolchain.arithmetic,
             calibration=lambda: self.calibration(batch),
             progress=progress,
             twin=self.twin,
             training=None if self.training is None else Epochs(self.training, self.settings.data.seed),
             validation=None if self.held_out is None else HeldOut(self.held_out),
             original=self.model,
+            staircase=None if self.stairs is None else self.stairs.of(candidate, progress),
             work=self.settings.work,
         )
 
@@ -177,6 +178,7 @@ def prepare(
         settings=settings,
         training=kept,
         held_out=held_out,
+        stairs=Stairs(target, settings.smaller.measure_widths),
         search=recipe_path is None and precisions is None,
         named=recipe_path is not None,
     )

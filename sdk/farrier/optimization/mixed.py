@@ -75,7 +75,7 @@ def propose(
     if base is None:
         return Proposal(None)
     at = next(index for index, step in enumerate(base.steps) if step.name == QUANTIZE)
-    context = replace(job.context(base.toolchain.arithmetic, batch, _silent), statistics={})
+    context = replace(job.context(base, batch, _silent), statistics={})
     graph = job.model
     for step in base.steps[:at]:
         graph = passes.get(step.name).run(graph, options(step), context)

@@ -280,8 +280,9 @@ def _made_for(job: Job, built: Built, arithmetic: Arithmetic) -> Model:
         return recast(built.model, arithmetic)
     key = candidate.precision, arithmetic.name
     if key not in job.foreign:
-        context = replace(job.context(arithmetic, built.batch, _silent), statistics=job.statistics)
         made = replace(candidate, steps=suit(steps, arithmetic))
+        context = job.context(made, built.batch, _silent)
+        context = replace(context, arithmetic=arithmetic, statistics=job.statistics)
         job.foreign[key] = apply(job.model, made, context)[0]
     return job.foreign[key]
 

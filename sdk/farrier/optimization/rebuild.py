@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from farrier_contracts.errors import InputError, UsageError
@@ -13,6 +14,7 @@ from .job import NO_ROWS, Job, learns
 from .output import lock
 from .result import Entry
 from .search import Found
+from .smaller.stairs import Stairs, of_document
 from .trade import build_one, place
 from .trial import Progress
 
@@ -31,6 +33,8 @@ def rebuild(job: Job, former: lock.Lock, stage: Path, progress: Progress) -> Fou
     if job.training is None and learns([candidate]):
         raise UsageError(NO_ROWS)
     job = job.imagined(batch)
+    widths = of_document(former.document.get("widths"))
+    job = replace(job, stairs=Stairs(job.target, fixed=widths))
     original = as_it_came(job.model, job.original, place(stage, job.original))
     delivered = original
     if candidate.steps:

@@ -107,6 +107,7 @@ def optimize(
                 found.predictions,
                 found.smaller,
                 found.steps,
+                found.widths,
             ),
             stage,
             out,

@@ -17,7 +17,7 @@ from .output import lock
 from .recipe import ORIGINAL
 from .result import Entry
 from .smaller import search as smaller
-from .smaller import watch
+from .smaller import stairs, watch
 from .trade import Trade, build_one, deliverable, left_out, part, place, silent
 from .trial import Progress
 
@@ -38,6 +38,7 @@ class Found:
     predictions: list[dict[str, Any]] | None = None
     smaller: Mapping[str, Any] | None = None  # networks that were tried
     steps: list[dict[str, Any]] | None = None  # of what is delivered, each validated
+    widths: Mapping[str, Any] | None = None  # what they cost, where what is delivered was pruned by it
 
 
 def search(job: Job, stage: Path, progress: Progress) -> Found:
@@ -90,6 +91,7 @@ def search(job: Job, stage: Path, progress: Progress) -> Found:
         predictions=forecast.to_document(),
         smaller=networks,
         steps=_steps(delivered, job),
+        widths=None if job.stairs is None else stairs.document(job.stairs.of(delivered.candidate, progress)),
     )
 
 

@@ -128,7 +128,7 @@ def build_one(
 ) -> Built:
     """Build a candidate in its place; raises whatever a pass or the compiler raises."""
     progress(f"building {candidate.name}", 0.0)
-    context = replace(job.context(candidate.toolchain.arithmetic, batch, progress), statistics=job.statistics)
+    context = replace(job.context(candidate, batch, progress), statistics=job.statistics)
     watch = _watcher(job, candidate)
     where = place(stage, candidate)
     return build(job.model, candidate, where, batch=batch, context=context, timed=timed, watch=watch)

@@ -134,15 +134,14 @@ def prune_and_compare(
 def test_a_pruned_architecture_computes_what_its_masked_twin_does(name, exported, apply):
     found = ARCHITECTURES[name]
     model = apply(from_proto(exported(name), name), "clean")
-    names = [spec.name for spec in model.inputs]
-    prune_and_compare(
-        model,
-        found.floor,
-        lambda seed: [
-            {key: value for key, value in found.feeds(batch, seed).items() if key in names}
-            for batch in ((2, 5) if found.dynamic else (2,))
-        ],
-    )
+    read = {spec.name for spec in model.inputs}
+    sizes = ((2, 0), (5, found.more)) if found.dynamic else ((2, 0),)
+
+    def feeds(seed: int) -> list[dict[str, np.ndarray]]:
+        given = [found.feeds(batch, seed, more=more) for batch, more in sizes]
+        return [{key: value for key, value in row.items() if key in read} for row in given]
+
+    prune_and_compare(model, found.floor, feeds)
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -142,6 +142,21 @@ def test_weights_inside_of_control_flow_count_but_cannot_be_observed():
     assert not inputs.observable(found["w"])
 
 
+def test_weights_that_the_graph_computes_say_what_to_do(apply):
+    w = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
+    nodes = [
+        helper.make_node("Mul", ["w", "two"], ["doubled"]),
+        helper.make_node("MatMul", ["x", "doubled"], ["y"], name="layer"),
+        helper.make_node("MatMul", ["y", "x"], ["z"], name="attention"),
+    ]
+    constants = {"w": w, "two": np.array(2, np.float32)}
+    model = make(nodes, {"x": [6, 4]}, ["z"], constants)
+    found = layers.find(model)
+    assert not found.layers
+    assert [(one.label, one.reason) for one in found.left] == [("layer", layers.COMPUTED)]
+    assert len(layers.find(apply(model, "clean")).layers) == 1
+
+
 def test_damaged_weights_are_refused():
     with pytest.raises(InputError, match="not finite"):
         layers.find(write_back(classifier(), {"w3": np.full((5, 16), np.nan, np.float32)}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import onnx
 import pytest
@@ -11,11 +13,17 @@ from hypothesis.extra import numpy as arrays
 from onnx import helper
 from sparse_models import classifier, make
 
-from farrier_converters import passes
+from farrier_contracts import targets
+from farrier_converters import compilers, passes
+from farrier_converters.compilers.tflite.convert import convert
 from farrier_converters.graph import run
+from farrier_converters.measure import Child
 from farrier_converters.model import Model, load, save
 from farrier_converters.passes.sparsify import SparsifyOptions, sparsify
-from farrier_converters.sparsity.pack import joined, packed, split, with_sparse_initializers
+from farrier_converters.sparsity.pack import joined, packed, split, unpacked, with_sparse_initializers
+from farrier_converters.tflite.file import read
+from farrier_converters.tflite.write import write
+from farrier_converters.tflite.zeros import rows_of, with_sparse_weights
 
 
 def sparse_model(ratio: float, shape: tuple[int, ...] = (64, 96), dtype: type = np.float32) -> Model:
@@ -107,3 +115,68 @@ def test_what_an_output_shows_or_an_old_operator_set_holds_stays():
     old = sparse_model(0.9)
     old.proto.opset_import[0].version = 9
     assert packed(old) is old
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.9, 1.0])
+def test_unpacking_gives_the_model_back(ratio):
+    model = sparse_model(ratio)
+    assert unpacked(model) is model
+    again = unpacked(packed(model))
+    assert [n.op_type for n in again.proto.graph.node] == ["MatMul"]
+    assert again.proto.graph.initializer == model.proto.graph.initializer
+
+
+def test_onnx_and_tflite_files_of_packed_models_are_small_and_compute_the_same(tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
+    dense = sparsify(classifier(), SparsifyOptions(ratio=0.9), passes.Context()).model
+    small = packed(dense)
+    feeds = {"images": np.random.default_rng(0).standard_normal((3, 4, 8, 8)).astype(np.float32)}
+    wanted = run.once(dense.proto, feeds)[0]
+    for engine in ("onnxruntime", "litert"):
+        toolchain = next(t for t in targets.get("x86-vnni").toolchains if t.engine == engine)
+        sizes = []
+        for model in (dense, small):
+            (folder := tmp_path / f"{engine}-{len(model.proto.graph.node)}").mkdir()
+            made = compilers.get(toolchain.compiler).compile(model, toolchain, folder)
+            sizes.append(made.path.stat().st_size)
+            with Child(made.path, engine, options=made.options) as child:
+                assert np.allclose(child.run(feeds)["logits"], wanted, atol=1e-5)
+        assert sizes[1] < 0.8 * sizes[0]
+
+
+@given(
+    arrays.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 6), st.integers(1, 400)),
+        elements=st.sampled_from([1.0, -2.0]),
+        fill=st.just(0),
+    )
+)
+@settings(max_examples=50, deadline=None)
+def test_rows_of_a_sparse_tensor_hold_all_of_it(dense):
+    rows = rows_of(dense)
+    again = np.zeros_like(dense)
+    for row, (start, end) in enumerate(itertools.pairwise(rows.ends.tolist())):
+        again[row, rows.places[start:end]] = rows.values[start:end]
+    assert np.array_equal(again, dense)
+
+
+def test_a_sparse_tflite_file_is_read_and_only_weights_of_one_layer_become_sparse(tmp_path):
+    model = sparse_model(0.9)
+    file = with_sparse_weights(convert(model)[0])
+    path = tmp_path / "sparse.tflite"
+    path.write_bytes(write(file))
+    found = read(path, max_bytes=1 << 20)
+    assert found.operators[0].name == "DENSIFY"
+    assert [t.shape for t in found.tensors if t.sparse] == [(96, 64)]
+    dense = convert(sparse_model(0.5))[0]
+    assert with_sparse_weights(dense) == dense
+
+
+def test_tensorrt_finds_the_pattern_in_packed_weights(tmp_path):
+    model = packed(sparsify(classifier(), SparsifyOptions(pattern="2:4"), passes.Context()).model)
+    assert {"ScatterElements", "CumSum"} <= {node.op_type for node in model.proto.graph.node}
+    toolchain = targets.get("jetson-orin").toolchains[0]
+    made = compilers.get(toolchain.compiler).compile(model, toolchain, tmp_path)
+    assert made.options["build"]["sparse"]
+    assert "ScatterElements" not in {node.op_type for node in load(made.path).proto.graph.node}

@@ -84,13 +84,40 @@ def joining(site: Site) -> None:
     found = [labels for _, labels in labelled if labels is not None]
     if not found:
         return
+    if len({tuple(size > 1 for size in labels.shape) for labels in found}) > 1:
+        found, labelled = _heads_first(site, labelled)
     for labels in found[1:]:
         site.units.tie(found[0], labels)
+    if not found:
+        return
     shape = np.broadcast_shapes(*(labels.shape for labels in found))
     joint = np.broadcast_to(max(found, key=lambda labels: labels.size), shape)
     for position, labels in labelled:
         _along(site, position, labels, joint, rank)
     site.set(joint)
+
+
+Labelled = list[tuple[int, np.ndarray | None]]  # positions of inputs, and their labels
+
+
+def _heads_first(site: Site, labelled: Labelled) -> tuple[list[np.ndarray], Labelled]:
+    """Where inputs lose channels on different axes, let those of the first axis go, and the others stay.
+
+    That is how rotary positions meet the heads of a query.
+    """
+    given = [(p, None if labels is None else squeezed(site.units.find(labels))) for p, labels in labelled]
+    found = [labels for _, labels in given if labels is not None]
+    axes = [axis for axis in range(found[0].ndim) if any(labels.shape[axis] > 1 for labels in found)]
+    if len(axes) < 2:
+        return found, given
+    for labels in found:
+        if labels.shape[axes[0]] == 1:
+            site.freeze(labels, "channels that can go lie on another axis")
+        for axis in axes[1:]:
+            site.units.tie_along(labels, axis)
+    tied = [(p, None if labels is None else squeezed(site.units.find(labels))) for p, labels in given]
+    tied = [(p, None if labels is None or labels.size == 1 else labels) for p, labels in tied]
+    return [labels for _, labels in tied if labels is not None], tied
 
 
 def _padded(site: Site, position: int, rank: int) -> np.ndarray | None:

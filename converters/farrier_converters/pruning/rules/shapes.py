@@ -7,13 +7,13 @@ import math
 import numpy as np
 import onnx
 
-from ...graph.edit import Graph, attribute, set_attribute
+from ...graph.edit import Graph
 from ..labels import spread, squeezed
 from ..site import Kept, Site
 
 
 def reshape(site: Site) -> None:
-    """Follow Reshape; its shape becomes a constant that fits what stays."""
+    """Follow Reshape; where its shape counts channels, it counts those that stay."""
     labels = site.source()
     if labels is None:
         return
@@ -22,23 +22,36 @@ def reshape(site: Site) -> None:
     if found is None:
         site.freeze(labels, "it is reshaped together with other axes")
         return
-    target = _target(site, found)
-    if target is None:
-        site.freeze(labels, "it is reshaped to a size that is computed")
-        return
-    site.set(found)
-    counted = [axis for axis, size in enumerate(target) if size > 0 and found.shape[axis] > 1]
-
-    def change(graph: Graph, node: onnx.NodeProto, kept: Kept) -> None:
-        sizes = [kept_along(found, a, kept) if a in counted else size for a, size in enumerate(target)]
-        node.input[1] = graph.add_constant(f"{node.output[0]}/shape", np.array(sizes, np.int64))
-        if attribute(node, "allowzero", 0):
-            set_attribute(node, "allowzero", 0)
-
     if site.graph.opset < 5:
         site.freeze(labels, "a Reshape of opset 4 or older is left whole")
-    else:
+        return
+    target = np.array(site.values(1), np.int64)
+    counted = np.array([size > 1 for size in found.shape], bool) & (
+        target > 0
+    )  # 0 and -1 adapt by themselves
+    inferred = counted & _together(site, labels) if site.constant(1) is None else np.zeros_like(counted)
+    if int(inferred.sum()) + int((target == -1).sum()) > 1:
+        site.freeze(labels, "it is reshaped together with sizes that are computed")
+        return
+    site.set(found)
+
+    def change(graph: Graph, node: onnx.NodeProto, kept: Kept) -> None:
+        sizes = [kept_along(found, axis, kept) if counts else 0 for axis, counts in enumerate(counted)]
+        fit_shape(graph, node, counted, np.where(inferred, -1, sizes))
+
+    if counted.any():
         site.change(change)
+
+
+def _together(site: Site, labels: np.ndarray) -> np.ndarray:
+    """Say which axes [rank] of what is made hold channels together with a size that may be another in another run."""
+    old, made = site.shape(0), site.made_shape()
+    found = np.zeros(len(made.sizes), bool)
+    for before, after in blocks(old, made.sizes):
+        mixed = any(labels.shape[axis] == 1 < old[axis] for axis in before)
+        for axis in after:
+            found[axis] = mixed and made.free[axis]
+    return found
 
 
 def moved(labels: np.ndarray, old: tuple[int, ...], new: tuple[int, ...]) -> np.ndarray | None:
@@ -97,24 +110,6 @@ def stays_along(labels: np.ndarray, axis: int, kept: Kept) -> np.ndarray:
     return np.asarray(rows.any(axis=1))
 
 
-def _target(site: Site, labels: np.ndarray) -> list[int] | None:
-    """Return sizes for Reshape: 0 where the axis is as before, -1 for one other free one; None where that fails."""
-    made, old = site.made_shape(), site.shape(0)
-    given = site.constant(1)
-    if given is not None and len(given) == len(made.sizes):
-        return [int(size) for size in given]  # sizes of 0 and -1 adapt by themselves
-    before = site.input_free(0)
-    sizes = []
-    for axis, size in enumerate(made.sizes):
-        if not made.free[axis]:
-            sizes.append(size)
-        elif axis < len(old) and before[axis] and old[axis] == size:
-            sizes.append(0)
-        else:
-            sizes.append(-1)
-    return sizes if sizes.count(-1) <= 1 else None
-
-
 def flatten(site: Site) -> None:
     """Follow Flatten: [axes before `axis`, all others]."""
     labels = site.labels(0)
@@ -168,16 +163,20 @@ def expand(site: Site) -> None:
     site.set(padded)
 
 
-def fit_shape(graph: Graph, node: onnx.NodeProto, channels: np.ndarray, sizes: np.ndarray) -> None:
-    """Put `sizes` [rank] at `channels` [rank] of the shape that a node reads, be it constant or computed."""
-    given, name = graph.constant(node.input[1]), f"{node.output[0]}/shape"
+def fit_shape(
+    graph: Graph, node: onnx.NodeProto, counted: np.ndarray, sizes: np.ndarray, *, position: int = 1
+) -> None:
+    """Put `sizes` [rank] where `counted` [rank] says so in the shape that a node reads, be it constant or computed."""
+    read, name = node.input[position], f"{node.output[0]}/shape"
+    given = graph.constant(read)
     if given is not None:
-        node.input[1] = graph.add_constant(name, np.where(channels, sizes, given).astype(np.int64))
+        node.input[position] = graph.add_constant(name, np.where(counted, sizes, given).astype(np.int64))
         return
-    choice, fitting = graph.add_constant(f"{name}/axes", channels), graph.add_constant(f"{name}/sizes", sizes)
+    others, theirs = graph.fresh(f"{name}/others"), graph.add_constant(f"{name}/uncounted", (~counted) * 1)
+    graph.add_node("Mul", [read, theirs], others)
     made = graph.fresh(name)
-    graph.add_node("Where", [choice, fitting, node.input[1]], made)
-    node.input[1] = made
+    graph.add_node("Add", [others, graph.add_constant(f"{name}/counted", np.where(counted, sizes, 0))], made)
+    node.input[position] = made
 
 
 def tile(site: Site) -> None:
@@ -187,7 +186,7 @@ def tile(site: Site) -> None:
         return
     made, old = site.made_shape(), site.shape(0)
     channels = [axis for axis in range(labels.ndim) if labels.shape[axis] > 1]
-    if any(made.free[axis] for axis in channels):
+    if site.constant(1) is None and any(made.free[axis] for axis in channels):
         site.freeze(labels, "it is repeated as often as is computed")
         return
     site.set(np.tile(labels, [made.sizes[a] // old[a] if a in channels else 1 for a in range(labels.ndim)]))

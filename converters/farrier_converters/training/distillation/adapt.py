@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Task:
     """What teachers and students are judged by: held-out batches (None: nothing can be judged) and a metric.
 
     `inputs` are the names under which the data holds inputs; models that call them otherwise get them in this order.
-    `labelled` says whether the data has labels. `loss` replaces the one that labels suggest.
+    `labelled` says whether the training data has labels. `loss` replaces the one that labels suggest.
     """
 
     held_out: Callable[[], Iterable[Batch]] | None
@@ -37,10 +38,11 @@ class Task:
     metric: Metric | None = None
     loss: Loss | None = None
 
-    @property
+    @cached_property
     def judged(self) -> bool:
-        """Whether models can be scored."""
-        return self.held_out is not None and self.labelled
+        """Whether models can be scored: there are held-out rows, and these have labels."""
+        first = None if self.held_out is None else next(iter(self.held_out()), None)
+        return first is not None and first[1] is not None
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def adapt(
     before = scored(module, settings or FitSettings(), given)
     if settings is None:
         return Adapted(teacher, before)
-    if not given.judged:
+    if not (given.judged and given.labelled):
         note = "the teacher was not adapted to the data: that takes labels, and held-out rows to judge it by"
         return Adapted(teacher, before, note=note)
     history = fit(
@@ -91,7 +93,7 @@ def adapt(
 
 def scored(module: OnnxModule, settings: FitSettings, given: Task) -> Verdict | None:
     """Return what a module reaches on the held-out batches; None where it cannot be judged."""
-    if given.held_out is None or not given.labelled:
+    if not given.judged:
         return None
     loss = given.loss or task(module)
     trainer = Trainer(module, replace(settings, smoothing=0.0), Plain(module, loss), ())

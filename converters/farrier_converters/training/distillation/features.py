@@ -46,14 +46,14 @@ def _pooled(value: Tensor, sizes: list[int]) -> Tensor:
 class Projection(nn.Module):
     """A learned linear map from a student's channels to a teacher's, at each position: a 1x1 convolution.
 
-    Source: Romero et al., "FitNets", arXiv 1412.6550. It starts orthogonal, so that it keeps lengths.
+    Source: Romero et al., "FitNets", arXiv 1412.6550. It starts orthogonal, so that it keeps lengths, drawn by `seed`.
     """
 
-    def __init__(self, student: int, teacher: int) -> None:
+    def __init__(self, student: int, teacher: int, seed: int = 0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(teacher, student))
         self.bias = nn.Parameter(torch.zeros(teacher))
-        nn.init.orthogonal_(self.weight)
+        nn.init.orthogonal_(self.weight, generator=torch.Generator().manual_seed(seed))
 
     def forward(self, value: Tensor) -> Tensor:
         """Return [N, C', ...] for [N, C, ...]."""

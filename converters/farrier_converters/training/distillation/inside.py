@@ -87,7 +87,7 @@ class Inside(nn.Module):
             own = positions(values[pair.student.name], pair.student.axis).shape[1]
             other = positions(wanted[pair.teacher.name], pair.teacher.axis).shape[1]
             if not (self.born and own == other):
-                self.projections[str(number)] = Projection(own, other)
+                self.projections[str(number)] = Projection(own, other, seed=number)
             self.terms.append((weight, partial(self._feature, str(number), pair)))
 
     def _feature(self, key: str, pair: Pair, values: Values, wanted: Values, mask: Tensor | None) -> Tensor:

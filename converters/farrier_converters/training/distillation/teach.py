@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -125,7 +126,7 @@ class _Course:
             validation=self.task.held_out,
             metric=self.task.metric,
             work=self._folder("student"),
-            key=repr((lesson.weights, lesson.pairs, lesson.losses, lesson.shares, lesson.fit.smoothing)),
+            key="" if self.work is None else _key(lesson, teachers),
             progress=self.progress,
         )
         self._judged("after", scored(self.pupil, lesson.fit, self.task))
@@ -206,3 +207,12 @@ class _Course:
         folder = self.work / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+
+def _key(lesson: Lesson, teachers: Sequence[Model]) -> str:
+    """Return what tells this training from others in the same folder: how it learns, and from whom."""
+    total = hashlib.sha256()
+    for teacher in teachers:
+        total.update(teacher.proto.SerializeToString(deterministic=True))
+    what = (lesson.weights, lesson.pairs, lesson.losses, lesson.shares, lesson.reading, lesson.fit.smoothing)
+    return f"{what!r} {total.hexdigest()}"

@@ -24,8 +24,11 @@ class Optimizers:
         self.settings = settings
         named = module.parameters_by_name
         self.scales = {n: p for n, p in named.items() if n in module.logarithmic}
-        self.start = {name: p.detach().clone() for name, p in self.scales.items()}
+        # An engine refuses ratios of scales that are out of its range: they stay near their start.
+        octaves = settings.octaves
+        self.limits = {n: (p.detach() - octaves, p.detach() + octaves) for n, p in self.scales.items()}
         self.weights = [*(p for n, p in named.items() if n not in self.scales), *extra]
+        self.unscaled = False
         self.all: list[tuple[torch.optim.Optimizer, float]] = []  # each with its highest rate
         if self.weights:
             self.all.append((self._weights(), settings.learning_rate))
@@ -40,11 +43,19 @@ class Optimizers:
         for optimizer, _ in self.all:
             optimizer.zero_grad()
 
+    def unscale(self, precision: Precision) -> None:
+        """Make the gradients what they are, once between two steps."""
+        if not self.unscaled:
+            for optimizer, _ in self.all:
+                precision.unscale(optimizer)
+            self.unscaled = True
+
     def step(self, precision: Precision) -> None:
         """Move everything by its gradient."""
         for optimizer, _ in self.all:
             precision.step(optimizer)
         precision.update()
+        self.unscaled = False
         self._limit_scales()
 
     def set(self, factor: float) -> None:
@@ -59,11 +70,9 @@ class Optimizers:
         return float(self.all[0][0].param_groups[0]["lr"])
 
     def _limit_scales(self) -> None:
-        """Keep scales near their start: an engine refuses ratios of scales that are out of its range."""
-        octaves = self.settings.octaves
         with torch.no_grad():
             for name, parameter in self.scales.items():
-                parameter.clamp_(self.start[name] - octaves, self.start[name] + octaves)
+                parameter.clamp_(*self.limits[name])
 
     def parameters(self) -> list[Tensor]:
         """Return all that learns."""

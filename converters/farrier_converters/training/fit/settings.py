@@ -23,6 +23,9 @@ class FitSettings:
     of more than one axis; "adam" adds it to the gradient, "adamw" takes it off the weights (Loshchilov & Hutter, arXiv
     1711.05101).
 
+    With `test_rate` a range test over a few batches lowers a `learning_rate` that these weights do not stand (see
+    `fit.rate`); None does so for networks that convolve without any normalization, as those with folded batch norms.
+
     Rates follow `schedule` (see `fit.schedule`) after a linear start over `warmup` of all steps. Batches are
     `accumulate`d before each step of the optimizer; gradients are scaled down to a norm of `clip` (0: they are not).
     `smoothing` spreads this share of a class label over all classes (Szegedy et al., arXiv 1512.00567).
@@ -41,6 +44,7 @@ class FitSettings:
 
     epochs: int = 3
     learning_rate: float = 5e-4
+    test_rate: bool | None = None
     optimizer: str = "adamw"
     momentum: float = 0.9
     weight_decay: float = 1e-4

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,10 @@ class Trainer:
         self.precision = Precision(settings.precision, self.device)
         self.module, self.settings, self.objective, self.hooks = module, settings, objective, hooks
         module.to(self.device)
+        if settings.channels_last and self.device.type == "cuda":
+            # As the batches are: otherwise weights are turned at each step.
+            for parameter in (p for p in module.parameters() if p.ndim == 4):
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)
         objective.to(self.device)
         for hook in hooks:
             hook.start(module)
@@ -60,8 +65,9 @@ class Trainer:
                 done = count / max(self.batches, count) if self.batches else count / (count + GUESS)
                 moment = Moment(self.steps, number, (number + done) / settings.epochs)
                 self._begin(moment)
-            value, _ = self.value(inputs, labels)
-            self._backward(value)
+            with self._memory(inputs):
+                value, _ = self.value(inputs, labels)
+                self._backward(value)
             total, count = total + value.detach(), count + 1
             if count % settings.accumulate == 0:
                 self._update(moment)
@@ -85,11 +91,8 @@ class Trainer:
         try:
             with self.precision.forward():
                 values = self.module.compute(feeds, self.objective.keep)
-        except torch.cuda.OutOfMemoryError as error:
-            rows = len(next(iter(inputs.values())))
-            raise InputError(
-                f"{rows} rows at once need more memory than {self.device} has; take a smaller batch, or checkpoints"
-            ) from error
+        except torch.cuda.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
             raise InputError(f"the model cannot take this batch ({shapes}): {_first_line(error)}") from error
@@ -100,6 +103,20 @@ class Trainer:
         if found.numel() != 1:
             raise InputError(f"a loss is one number; this one has the shape {list(found.shape)}")
         return found.reshape(()), values
+
+    def trial(self, batch: Batch, factor: float) -> float:
+        """Do one step of its own, without hooks, at this share of the rate; returns the loss before it."""
+        self.module.train()
+        self.module.norms_frozen = False
+        self.optimizers.set(factor)
+        self.optimizers.zero()
+        with self._memory(batch[0]):
+            value, _ = self.value(*batch)
+            number = float(value.detach())
+            if math.isfinite(number):
+                self.precision.backward(value)
+                self._move()
+        return number
 
     def rehearse(self, data: Stream) -> None:
         """Do one forward and backward pass that leaves nothing behind."""
@@ -133,19 +150,33 @@ class Trainer:
         self.precision.backward(value / self.settings.accumulate)
 
     def _update(self, moment: Moment) -> None:
-        if self.hooks or self.settings.clip:
-            for optimizer, _ in self.optimizers.all:
-                self.precision.unscale(optimizer)
-        for hook in self.hooks:
-            hook.gradients(self.module, moment)
-        if self.settings.clip:
-            torch.nn.utils.clip_grad_norm_(self.optimizers.parameters(), self.settings.clip)
-        self.optimizers.step(self.precision)
+        if self.hooks:
+            self.optimizers.unscale(self.precision)
+            for hook in self.hooks:
+                hook.gradients(self.module, moment)
+        self._move()
         self.steps += 1
         for hook in self.hooks:
             hook.after(self.module, moment)
         if self.average is not None:
             self.average.update()
+
+    def _move(self) -> None:
+        if self.settings.clip:
+            self.optimizers.unscale(self.precision)
+            torch.nn.utils.clip_grad_norm_(self.optimizers.parameters(), self.settings.clip)
+        self.optimizers.step(self.precision)
+
+    @contextmanager
+    def _memory(self, inputs: Mapping[str, Any]) -> Iterator[None]:
+        """Say in one sentence what to do where a batch does not fit the memory of a device."""
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError as error:
+            rows = len(next(iter(inputs.values())))
+            raise InputError(
+                f"{rows} rows at once need more memory than {self.device} has; take a smaller batch, or checkpoints"
+            ) from error
 
     def _finite(self) -> bool:
         with torch.no_grad():

@@ -5,6 +5,7 @@ So the parameters that train are the model's, and go back to it unchanged in for
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 import torch
@@ -97,9 +98,12 @@ def _fused(x: Tensor, start: list[Tensor], weights: list[Tensor], kind: str) -> 
     both = len(weights) == 8
     # cuDNN keeps what the backward pass needs in its training mode only, which changes nothing without dropout.
     rest = (weights, True, 1, 0.0, torch.is_grad_enabled(), both, False)
-    if kind == "LSTM":
-        return torch.lstm(x, start[:2], *rest)
-    return (torch.gru if kind == "GRU" else torch.rnn_tanh)(x, start[0], *rest)
+    with warnings.catch_warnings():
+        # Weights in ONNX's order are never one block of memory, which cuDNN would like better.
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+        if kind == "LSTM":
+            return torch.lstm(x, start[:2], *rest)
+        return (torch.gru if kind == "GRU" else torch.rnn_tanh)(x, start[0], *rest)
 
 
 def _gru_reset_first(x: Tensor, start: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,7 @@ class Delivery:
     predictions: list[dict[str, Any]] | None = None
     smaller: Mapping[str, Any] | None = None
     steps: list[dict[str, Any]] | None = None
+    widths: Mapping[str, Any] | None = None
 
 
 def deliver(d: Delivery, stage: Path, out: Path, *, name: str | None, version: str | None) -> Result:
@@ -148,6 +149,7 @@ def _lock_document(
         **({"mixed": d.mixed} if d.mixed else {}),
         **({"smaller": d.smaller} if d.smaller else {}),
         **({"steps": d.steps} if d.steps else {}),
+        **({"widths": d.widths} if d.widths else {}),
         "predictions": d.predictions or [],
         "figures": [entry.to_document() for entry in entries],
     }

@@ -18,10 +18,13 @@ Cuts = Mapping[str, float]  # of SIZE and LATENCY, how many times less there is 
 
 @dataclass(frozen=True)
 class Order:
-    """A way to a smaller network: `shrink` gives the passes for some cuts, which `teach` repairs."""
+    """A way to a smaller network: `shrink(cuts, taught)` gives the passes for some cuts.
+
+    Where nothing will be taught, the passes need not keep what the network knows, only what it costs.
+    """
 
     name: str
-    shrink: Callable[[Cuts], tuple[Step, ...]]
+    shrink: Callable[[Cuts, bool], tuple[Step, ...]]
 
     def candidate(
         self,
@@ -47,17 +50,18 @@ class Order:
         return replace(
             finish,
             name=f"{self.name}-{size}-{finish.name}{'-qat' if trained else ''}",
-            steps=(Step("clean"), *self.shrink(cuts), *teach, *rest),
+            steps=(Step("clean"), *self.shrink(cuts, taught), *teach, *rest),
         )
 
 
-def prunes(cuts: Cuts) -> tuple[Step, ...]:
+def prunes(cuts: Cuts, taught: bool) -> tuple[Step, ...]:
     """Return the passes that take out channels and blocks: those that hold parameters, then those that take time."""
     goals = {SIZE: "parameters", LATENCY: "latency"}
-    return tuple(Step("prune", {goals[what]: round(1 / cut, 4)}) for what, cut in cuts.items())
+    rebuilt = {} if taught else {"rebuild": False}
+    return tuple(Step("prune", {goals[what]: round(1 / cut, 4), **rebuilt}) for what, cut in cuts.items())
 
 
-def leaves_layers_out(cuts: Cuts) -> tuple[Step, ...]:
+def leaves_layers_out(cuts: Cuts, _taught: bool) -> tuple[Step, ...]:
     """Return the pass that leaves out repeated layers, whichever of the cuts is the larger one."""
     return (Step("student", {"layers": f"{100 / max(cuts.values()):.0f}%"}),)
 

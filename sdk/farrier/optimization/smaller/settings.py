@@ -17,7 +17,7 @@ class SmallerSettings:
     `mode` is "auto" (where there are rows to train on, and quantizing alone misses the budget), "always" or "never".
     Each of at most `most_trainings` trainings takes `epochs` passes over the training rows. Of these rows, a `share`
     (at most `most_rows`) is held out to judge each step by, where there are `least_rows` of them in all; with fewer,
-    the calibration rows judge.
+    the calibration rows judge. With `measure_widths`, what widths cost is measured where the target's engine is here.
     """
 
     mode: str = AUTO
@@ -26,6 +26,7 @@ class SmallerSettings:
     share: float = 0.1
     most_rows: int = 1000
     least_rows: int = 100
+    measure_widths: bool = True
 
     def __post_init__(self) -> None:
         """Raise UsageError for a value that means nothing."""

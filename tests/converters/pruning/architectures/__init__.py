@@ -36,7 +36,8 @@ Input = tuple[int, ...] | Words
 class Architecture:
     """What makes the network, its inputs behind the batch, and which of torch's exporters writes it.
 
-    `floor` is the share of its weights that must lie on at least one axis that can be pruned.
+    `floor` is the share of its weights that must lie on at least one axis that can be pruned. The axes `free` of each
+    input, besides the batch, have any size: that of the example, or `more` than it.
     """
 
     make: Callable[[], nn.Module]
@@ -45,11 +46,14 @@ class Architecture:
     dynamo: bool = False
     dynamic: bool = True
     opset: int = 17
+    free: tuple[int, ...] = ()
+    more: int = 0
 
-    def feeds(self, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return seeded inputs of this many rows."""
+    def feeds(self, batch: int, seed: int = 0, *, more: int = 0) -> dict[str, np.ndarray]:
+        """Return seeded inputs of this many rows, with so much more on the free axes."""
         rng = np.random.default_rng(seed)
-        return {name: _values(rng, batch, given) for name, given in self.inputs.items()}
+        extra = [more if axis in self.free else 0 for axis in range(1, 5)]
+        return {name: _values(rng, batch, given, extra) for name, given in self.inputs.items()}
 
     def module(self, seed: int = 0) -> nn.Module:
         """Return the network, weights and statistics drawn anew, ready to be evaluated."""
@@ -65,10 +69,12 @@ class Architecture:
             return (_dynamo if self.dynamo else _script)(self, self.module(), example)
 
 
-def _values(rng: np.random.Generator, batch: int, given: Input) -> np.ndarray:
+def _values(rng: np.random.Generator, batch: int, given: Input, extra: list[int]) -> np.ndarray:
+    behind = given.shape if isinstance(given, Words) else given
+    shape = (batch, *(size + more for size, more in zip(behind, extra, strict=False)))
     if isinstance(given, Words):
-        return rng.integers(0, given.high, (batch, *given.shape))
-    return rng.standard_normal((batch, *given)).astype(np.float32)
+        return rng.integers(0, given.high, shape)
+    return rng.standard_normal(shape).astype(np.float32)
 
 
 def _randomize(module: nn.Module) -> None:
@@ -96,7 +102,8 @@ def _quiet() -> Iterator[None]:
 
 def _script(found: Architecture, module: nn.Module, example: tuple[torch.Tensor, ...]) -> onnx.ModelProto:
     file = io.BytesIO()
-    axes = {name: {0: "batch"} for name in found.inputs} if found.dynamic else None
+    free = {axis: f"size{axis}" for axis in found.free}
+    axes = {name: {0: "batch", **free} for name in found.inputs} if found.dynamic else None
     torch.onnx.export(
         module, example, file, dynamo=False, opset_version=found.opset,
         input_names=list(found.inputs), dynamic_axes=axes,
@@ -105,10 +112,10 @@ def _script(found: Architecture, module: nn.Module, example: tuple[torch.Tensor,
 
 
 def _dynamo(found: Architecture, module: nn.Module, example: tuple[torch.Tensor, ...]) -> onnx.ModelProto:
-    batch = torch.export.Dim("batch")
+    sizes = {0: torch.export.Dim("batch")} | {axis: torch.export.Dim.DYNAMIC for axis in found.free}
     program = torch.onnx.export(
         module, example, dynamo=True, verbose=False, input_names=list(found.inputs),
-        dynamic_shapes=tuple({0: batch} for _ in example) if found.dynamic else None,
+        dynamic_shapes=tuple(sizes for _ in example) if found.dynamic else None,
     )  # fmt: skip
     assert program is not None
     return program.model_proto
@@ -119,6 +126,7 @@ def _arch(make: Callable[[], nn.Module], floor: float, *shape: int, **options: o
 
 
 FRAMES, TOKENS = (12, 12), Words(50, (12,))
+BERT = {"tokens": TOKENS, "mask": Words(2, (12,)), "kinds": Words(2, (12,))}
 ARCHITECTURES: dict[str, Architecture] = {
     "alexnet": _arch(pictures.AlexNet, 0.97, *SMALL),
     "vgg": _arch(pictures.Vgg, 0.97, *TINY),
@@ -156,9 +164,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mixer": _arch(attention.Mixer, 0.88, *TINY),
     "poolformer": _arch(attention.PoolFormer, 0.97, *TINY),
     "mobilevit": _arch(attention.MobileVit, 0.97, *TINY),
-    "bert": Architecture(
-        language.Bert, {"tokens": TOKENS, "mask": Words(2, (12,)), "kinds": Words(2, (12,))}, 0.97
-    ),
+    "bert": Architecture(language.Bert, BERT, 0.97),
     "gpt": Architecture(language.Gpt, {"tokens": TOKENS}, 0.97),
     "gpt_dynamo": Architecture(language.Gpt, {"tokens": TOKENS}, 0.97, dynamo=True),
     "llama": Architecture(language.Llama, {"tokens": TOKENS}, 0.97),
@@ -184,4 +190,26 @@ ARCHITECTURES: dict[str, Architecture] = {
         sequences.GraphConvolution, {"features": (9, 12), "adjacency": (9, 9)}, 0.97
     ),
     "highway": _arch(sequences.Highway, 0.97, 12),
+    # the same with other sizes left free, and in older operator sets
+    "unet_free": _arch(maps.UNet, 0.97, *TINY, free=(2, 3), more=16),
+    "unet_free_dynamo": _arch(maps.UNet, 0.97, *TINY, free=(2, 3), more=16, dynamo=True),
+    "style_transfer_free": _arch(maps.StyleTransfer, 0.97, *TINY, free=(2, 3), more=16),
+    "ssd_free": _arch(maps.RetinaNet, 0.97, *TINY, free=(2, 3), more=16),
+    "bert_free": Architecture(language.Bert, BERT, 0.97, free=(1,), more=-4),
+    "gpt_free": Architecture(language.Gpt, {"tokens": TOKENS}, 0.96, free=(1,), more=4),
+    "llama_free": Architecture(language.Llama, {"tokens": TOKENS}, 0.97, free=(1,), more=-3),
+    "conformer_free": _arch(language.Conformer, 0.97, 16, 12, free=(1,), more=4),
+    "wavenet_free": _arch(sequences.WaveNet, 0.97, *FRAMES, free=(1,), more=5),
+    "lstm_free": Architecture(sequences.Lstm, {"tokens": Words(40, (12,))}, 0.97, free=(1,), more=3),
+    "vgg_fixed": _arch(pictures.Vgg, 0.97, *TINY, dynamic=False),
+    "resnet20_opset11": _arch(pictures.ResNet20, 0.97, *TINY, opset=11),
+    "mobilenet_v2_opset9": _arch(mobile.mobilenet_v2, 0.97, *TINY, opset=9),
+    "shufflenet_v2_opset9": _arch(mobile.shufflenet_v2, 0.97, *TINY, opset=9),
+    "squeezenet_opset9": _arch(pictures.SqueezeNet, 0.97, *SMALL, opset=9),
+    "ssd_opset11": _arch(maps.Ssd, 0.94, *SMALL, opset=11),
+    "efficientnet_opset11": _arch(mobile.efficientnet, 0.97, *TINY, opset=11),
+    "vit_opset13": _arch(attention.Vit, 0.97, *TINY, opset=13),
+    "convnext_opset11": _arch(attention.convnext, 0.97, *SMALL, opset=11),
+    "bert_opset11": Architecture(language.Bert, BERT, 0.97, opset=11),
+    "gru_opset9": _arch(sequences.Gru, 0.97, *FRAMES, opset=9),
 }
