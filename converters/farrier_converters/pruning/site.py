@@ -63,7 +63,7 @@ class Findings:
         default_factory=list
     )  # the same, and what counts nothing
     statistics: list[tuple[int, np.ndarray]] = field(default_factory=list)  # node, labels of its first input
-    counts: dict[str, tuple[np.ndarray | None, ...]] = field(default_factory=dict)  # see `counts`
+    counts: dict[str, tuple[np.ndarray | None, ...]] = field(default_factory=dict)  # see `rules.counts`
     zeros: list[Slot] = field(default_factory=list)  # constants that a masked twin has zeros in
     frozen: list[tuple[int, np.ndarray, str]] = field(default_factory=list)  # node, labels, why
 

@@ -11,9 +11,9 @@ from farrier_contracts.errors import InputError
 
 from ..graph.edit import Graph, standard
 from ..model import Model, subgraphs
-from .counts import follow
 from .labels import STAYS, squeezed
 from .rules import rule_of
+from .rules.counts import follow
 from .shapes import Shape, observe
 from .site import LAST, Findings, Kept, Site
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .site import Site
+from ..site import Site
 
 Counts = tuple[
     np.ndarray | None, ...
