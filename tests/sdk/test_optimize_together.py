@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from farrier.optimization.smaller.settings import SmallerSettings
 from farrier_contracts.errors import BudgetError, InputError, UsageError
 from farrier_converters.measure import LatencySettings
 from farrier_converters.model import from_proto
+from farrier_converters.pruning.staircase import default, store
 
 pytest.importorskip("torch")
 
@@ -27,6 +30,7 @@ QUICK = Settings(
     ),
     smaller=SmallerSettings(epochs=4, most_trainings=3, measure_widths=False),
 )
+LIMIT_S = 600
 SIDE, CLASSES, WIDTH, BLOCKS = 8, 4, 32, 4
 INT8_ONLY = {"precision": "int8", "engine": "onnxruntime"}
 FLOAT = {"precision": "fp32", "engine": "onnxruntime"}
@@ -232,6 +236,32 @@ def test_a_recipe_may_name_the_passes_itself_and_a_broken_step_ends_it_with_its_
     assert "ended after the pass student: it drops" in entries["untaught"].reason
     assert entries["taught"].kept
     assert [step["name"] for step in report_of(result)["steps"]] == ["original", "student", "distill", "qat"]
+
+
+def test_the_example(resnet20_proto, shared_data, tmp_path):
+    onnx.save(resnet20_proto, tmp_path / "net.onnx")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        place = store.kept_at("onnxruntime", "int8")
+        place.parent.mkdir(parents=True)
+        store.write(default("onnxruntime", "int8", "x86_64"), place)  # so that none is measured
+        archive = shared_data / "cifar10_jpg" / "cifar10_jpg_train_10000.zip"
+        small = ("--pictures", "320", "--epochs", "1", "--max-size", "200KB", "--max-drop", "100%")
+        engine = ("--precision", "int8", "--engine", "onnxruntime")
+        script = Path(__file__).resolve().parents[2] / "examples" / "all_three.py"
+        done = subprocess.run(
+            [sys.executable, str(script), "net.onnx", str(archive), "out", *small, *engine],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if line]
+    assert [line[0] for line in lines[2:]] == ["original", "clean", "prune", "distill", "fuse", "int8"]
+    assert "training pruned-" in done.stderr
+    assert (tmp_path / "out" / "model.onnx").stat().st_size <= 200_000
 
 
 def test_what_is_wrong_is_one_sentence(made, tmp_path):
