@@ -53,9 +53,7 @@ class Found:
 def compare(name: str, source: Model, table: Staircase, folder: Path) -> list[Found]:
     """Prune a network to every ratio, and time them all in turns."""
     dense = built(source, table.engine, "fp32")
-    runs = [
-        prune(dense, PruneOptions(ratio=ratio), passes.Context(staircase=table)) for ratio in RATIOS
-    ]
+    runs = [prune(dense, PruneOptions(ratio=ratio), passes.Context(staircase=table)) for ratio in RATIOS]
     artifacts = [
         artifact(built(model, table.engine, table.precision), table.engine, folder / f"{name}{i}")
         for i, model in enumerate([dense, *(run.model for run in runs)])

@@ -1,32 +1,38 @@
 """Both sides of the sparsity figures: a network of CIFAR-10, dense and sparse, trained alike on cifar10_jpg.
 
-Both sides start from the same fine-tuned dense network and learn its answers (temperature 2) for the same epochs, with
-the same seed, order of data, crops, flips, mixtures and rates; one of them becomes sparse on the way. The control is
-the better of the dense side and the network that both start from.
+Both sides start from one dense network that was trained from scratch on the 7,000 pictures of a split and has never
+seen the 3,000 that judge (see `unseen`; `--source` takes one that was trained before). Both learn its answers
+(temperature 2) for the same epochs, with the same seed, order of data, crops, flips, mixtures and rates; one of them
+becomes sparse on the way. The control is the better of the dense side and the network that both start from.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cifar import ROOT, accuracy, pictures, resnet
+import unseen
+from cifar import ROOT, accuracy, pictures
+from distillation_resnet20 import augment
 
 from farrier_converters import passes
-from farrier_converters.model import Model
+from farrier_converters.model import Model, load
 from farrier_converters.passes.sparsify import Sparsified, SparsifyOptions, sparsify
 from farrier_converters.training.data import Rows
 from farrier_converters.training.fit import FitSettings, fit
 from farrier_converters.training.module import OnnxModule
 from farrier_converters.training.objective import Objective
 
-SHIFT = 4  # pixels that a crop moves by at most
 TEMPERATURE = 2.0
+LEAST = 50.0  # percent that the start must reach
 MIXED = 0.5  # share of batches whose pictures are mixed in pairs
 
 
@@ -45,6 +51,21 @@ class Sides:
         return max(self.start, self.dense) - self.sparse
 
 
+@dataclass(frozen=True)
+class Job:
+    """What both sides are given, and the pictures that judge them."""
+
+    start: Model
+    stream: Rows
+    settings: dict[str, Any]
+    options: SparsifyOptions
+    images: np.ndarray
+    labels: np.ndarray
+
+    def score(self, model: Model) -> float:
+        return accuracy(model, self.images, self.labels)
+
+
 class Answers(Objective):
     """Distance to a teacher's softened answers; labels do not count, so that pictures may be mixed."""
 
@@ -61,17 +82,6 @@ class Answers(Objective):
         self.teacher.to(device)
 
 
-def augment(inputs: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Shift each picture by up to 4 pixels and mirror half of them."""
-    images = inputs["images"]
-    rows, size = np.arange(len(images)), images.shape[-1]
-    padded = np.pad(images, ((0, 0), (0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)))
-    top, left = rng.integers(0, 2 * SHIFT + 1, (2, len(images), 1)) + np.arange(size)
-    left = np.where(rng.integers(0, 2, (len(images), 1)), left[:, ::-1], left)
-    cut = padded[rows[:, None, None], :, top[:, :, None], left[:, None, :]]
-    return {"images": np.ascontiguousarray(cut.transpose(0, 3, 1, 2))}
-
-
 def mixed(inputs: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Augment, and mix the pictures of some batches in pairs (Zhang et al., arXiv 1710.09412)."""
     images = augment(inputs, rng)["images"]
@@ -86,9 +96,12 @@ def parser(description: str, *, epochs: int, rate: float) -> argparse.ArgumentPa
     made.add_argument("--shared-data", type=Path, default=ROOT.parent / "shared" / "data")
     made.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     made.add_argument("--epochs", type=int, default=epochs, help="of each side")
+    made.add_argument("--source", type=Path, help="of `unseen.py`, with the same seed and pictures")
     made.add_argument(
-        "--start-epochs", type=int, default=20, help="of the network that both sides start from"
+        "--start-epochs", type=int, default=60, help="without a source: of the start of both sides"
     )
+    made.add_argument("--parallel", action="store_true", help="both sides at once, in processes of their own")
+    made.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
     made.add_argument("--seeds", type=int, default=1)
     made.add_argument(
         "--train", type=int, default=7000, help="pictures to train on; 3000 others are the test"
@@ -99,46 +112,60 @@ def parser(description: str, *, epochs: int, rate: float) -> argparse.ArgumentPa
 
 
 def one_seed(name: str, options: SparsifyOptions, seed: int, arguments: argparse.Namespace) -> Sides:
-    source, (images, labels) = resnet(arguments.shared_data, name), pictures(arguments.shared_data)
+    images, labels = pictures(arguments.shared_data)
     order = np.random.default_rng(seed).permutation(len(images))
     rows, test = order[: arguments.train], order[7000:]
 
-    def score(model: Model) -> float:
-        return accuracy(model, images[test], labels[test])
-
-    def stream(change) -> Rows:
-        inputs = {"images": images[rows]}
-        return Rows(inputs, labels[rows], batch=arguments.batch, seed=seed, augment=change)
-
-    rates = {"seed": seed, "device": arguments.device, "optimizer": "sgd", "frozen_norms": 0.0}
+    stream = Rows({"images": images[rows]}, labels[rows], batch=arguments.batch, seed=seed, augment=mixed)
     clock = time.perf_counter()
-    begun = FitSettings(epochs=arguments.start_epochs, learning_rate=0.01, weight_decay=5e-4, **rates)
-    start = _trained(source, stream(augment), begun, None)
-    found = score(start)
+    start = load(arguments.source) if arguments.source else _start(name, seed, arguments)
+    known = accuracy(start, images[test], labels[test])
+    print(f"seed {seed}: {name}, the start of both sides {known:.2f} ({_since(clock)})", flush=True)
+    if known < LEAST:
+        raise SystemExit("the start of both sides knows too little to compare them: give it more epochs")
+    clock = time.perf_counter()
+    settings: dict[str, Any] = {
+        "epochs": arguments.epochs,
+        "learning_rate": arguments.rate,
+        "weight_decay": 1e-4,
+        "seed": seed,
+        "device": arguments.device,
+        "precision": arguments.precision,
+        "optimizer": "sgd",
+        "frozen_norms": 0.0,
+    }
+    job = Job(start, stream, settings, options, images[test], labels[test])
+    if arguments.parallel:
+        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+            sides = [pool.submit(dense_side, job), pool.submit(sparse_side, job)]
+            dense, (sparse, made) = sides[0].result(), sides[1].result()
+    else:
+        dense, (sparse, made) = dense_side(job), sparse_side(job)
+    found = Sides(known, dense, sparse, made)
     print(
-        f"seed {seed}: {name} {score(source):.2f}, start of both sides {found:.2f} ({_since(clock)})",
+        f"seed {seed}: dense side {dense:.2f}, sparse side {sparse:.2f}, {made.report.sparsity:.1%} zeros, "
+        f"drop {found.drop:+.2f} ({_since(clock)})",
         flush=True,
     )
-    clock = time.perf_counter()
-    settings = {"epochs": arguments.epochs, "learning_rate": arguments.rate, "weight_decay": 1e-4, **rates}
-    dense = score(_trained(start, stream(mixed), FitSettings(**settings), Answers(start)))
-    print(f"seed {seed}: dense side {dense:.2f} ({_since(clock)})", flush=True)
-    clock = time.perf_counter()
-    context = passes.Context(training=stream(mixed))
-    made = sparsify(start, replace(options, fit=settings, objective=Answers(start)), context)
-    sides = Sides(found, dense, score(made.model), made)
-    print(
-        f"seed {seed}: sparse side {sides.sparse:.2f}, {made.report.sparsity:.1%} zeros, "
-        f"drop {sides.drop:+.2f} ({_since(clock)})",
-        flush=True,
-    )
-    return sides
+    return found
 
 
-def _trained(model: Model, stream: Rows, settings: FitSettings, objective: Objective | None) -> Model:
-    module = OnnxModule(model)
-    fit(module, stream, settings, objective=objective)
-    return module.write_back()
+def dense_side(job: Job) -> float:
+    module = OnnxModule(job.start)
+    fit(module, job.stream, FitSettings(**job.settings), objective=Answers(job.start))
+    return job.score(module.write_back())
+
+
+def sparse_side(job: Job) -> tuple[float, Sparsified]:
+    options = replace(job.options, fit=job.settings, objective=Answers(job.start))
+    made = sparsify(job.start, options, passes.Context(training=job.stream))
+    return job.score(made.model), made
+
+
+def _start(name: str, seed: int, arguments: argparse.Namespace) -> Model:
+    given = argparse.Namespace(**{**vars(arguments), "network": name, "seed": seed})
+    given.epochs, given.rate = arguments.start_epochs, 0.1
+    return unseen.trained(given)[0]
 
 
 def _since(clock: float) -> str:

@@ -1,6 +1,6 @@
 """What the pattern 2:4 costs a ResNet56, against the same network trained alike without zeros.
 
-    python benchmarks/sparsity_24_resnet56.py [--device cuda] [--epochs 30] [--seeds 1]
+    python benchmarks/sparsity_24_resnet56.py [--device cuda] [--epochs 25] [--parallel] [--seeds 1] [--source MODEL]
 
 See `sparse_cifar` for what both sides share. The pattern comes by magnitude, to ever more groups of four inputs, in
 the first third of the training. The first layer has three inputs and stays dense.
@@ -16,7 +16,7 @@ from farrier_converters.passes.sparsify import SparsifyOptions
 
 
 def main() -> None:
-    arguments = parser(__doc__ or "", epochs=30, rate=0.02).parse_args()
+    arguments = parser(__doc__ or "", epochs=25, rate=0.02).parse_args()
     options = SparsifyOptions(pattern="2:4", schedule="cubic", end=0.34, updates=30)
     found = [one_seed("resnet56", options, seed, arguments) for seed in range(arguments.seeds)]
     report = found[0].found.report

@@ -1,6 +1,6 @@
 """What 90 % zeros without a pattern cost a ResNet20, against the same network trained alike without zeros.
 
-    python benchmarks/sparsity_resnet20.py [--device cuda] [--epochs 150] [--seeds 1] [--ratio 0.9]
+    python benchmarks/sparsity_resnet20.py [--device cuda] [--epochs 100] [--parallel] [--source MODEL] [--ratio 0.9]
 
 See `sparse_cifar` for what both sides share. Sparsity is by magnitude over the whole network and rises along a cubic
 schedule in the first half of the training.
@@ -16,7 +16,7 @@ from farrier_converters.passes.sparsify import SparsifyOptions
 
 
 def main() -> None:
-    made = parser(__doc__ or "", epochs=150, rate=0.05)
+    made = parser(__doc__ or "", epochs=100, rate=0.05)
     made.add_argument("--ratio", type=float, default=0.9)
     made.add_argument("--scope", default="global")
     arguments = made.parse_args()

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from cifar import ROOT, TARGET, checkpoint, pictures
+from cifar import ROOT, TARGET, pictures, resnet
 from figure import emit
 
 from farrier_converters import passes
@@ -62,7 +62,7 @@ def main() -> None:
     arguments = parser.parse_args()
     images = pictures(arguments.shared_data)[0]
     context = passes.Context(TARGET, lambda: ({"images": images[i : i + 64]} for i in range(0, 256, 64)))
-    source = checkpoint(arguments.shared_data, arguments.network)
+    source = resnet(arguments.shared_data, arguments.network)
     for name in ("clean", "fuse"):
         source = passes.get(name).run(source, passes.get(name).options(), context)
     found: dict[tuple[str, float, str], int] = {}

@@ -423,6 +423,14 @@ def test_no_data_and_few_rows_are_said(network):
     history = fit(OnnxModule(network), rows(10), PLAIN, progress=lambda stage, _: said.append(stage))
     assert len(history.losses) == 3
     assert said[0] == "note: there are 10 rows, fewer than a batch of 24: all of them are one batch"
+    said.clear()
+    fit(
+        OnnxModule(network),
+        rows(),
+        FitSettings(epochs=1, patience=1),
+        progress=lambda stage, _: said.append(stage),
+    )
+    assert said[0].startswith("note: patience needs validation data")
 
 
 def test_a_loss_that_nothing_reaches_or_that_is_no_number_alone_is_one_sentence(network):
@@ -524,3 +532,11 @@ def test_networks_with_folded_norms_are_tested_without_being_asked(make_model, r
 
     assert called_for(OnnxModule(apply(resnet20, "fuse")))
     assert not called_for(OnnxModule(resnet20))
+
+
+def test_data_that_can_be_read_once_serves_one_epoch(network):
+    history = fit(OnnxModule(network), iter(list(rows()(0))), FitSettings(epochs=1))
+    assert len(history.losses) == 1
+    for more in ({"epochs": 2}, {"epochs": 1, "threads": 0}, {"epochs": 1, "test_rate": True}):
+        with pytest.raises(InputError, match="only once"):
+            fit(OnnxModule(network), iter(list(rows()(0))), FitSettings(**more))

@@ -59,7 +59,7 @@ def test_rows_that_are_none_are_refused(arguments, sentence):
 
 def test_batches_come_as_tuples_mappings_or_lists():
     x, y = np.zeros((2, 3), np.float32), np.array([0, 1])
-    for batch in ((x, y), [x, y], {"x": x, "labels": y, "weight": y}, {"target": y, "x": x}):
+    for batch in ((x, y), [x, y], {"x": x, "labels": y, "weight": y}, {"target": y, "x": x}, ({"x": x}, y)):
         ((inputs, known),) = stream([batch], ["x"])(0)
         assert np.array_equal(inputs["x"], x)
         assert np.array_equal(known, y)

@@ -47,7 +47,11 @@ def rows(tmp_path: Path) -> Path:
 
 def test_a_folder_holds_the_model_and_a_report(model: Path, tmp_path: Path) -> None:
     found = farrier.prune(model, out=tmp_path / "out", ratio="40%", target=AFAR)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["pruned.onnx", "report.html", "report.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "pruned.onnx",
+        "report.html",
+        "report.json",
+    ]
     pruned = onnx.load(tmp_path / "out" / "pruned.onnx")
     onnx.checker.check_model(pruned, full_check=True)
     assert run.once(pruned, {"x": prunable.rows(2)})[0].shape == (2, prunable.CLASSES)
@@ -111,7 +115,7 @@ def test_rounds_are_trained_between(model: Path, rows: Path, tmp_path: Path) -> 
 
 def test_a_goal_out_of_reach_is_said_and_the_best_written(tmp_path: Path) -> None:
     save(prunable.residual(16, blocks=4), tmp_path / "net.onnx")
-    with pytest.raises(BudgetError, match="would not make the model faster on this target.*the best is at"):
+    with pytest.raises(BudgetError, match=r"would not make the model faster on this target.*the best is at"):
         farrier.prune(tmp_path / "net.onnx", out=tmp_path / "out", ratio="95%", target=AFAR)
     document = json.loads((tmp_path / "out" / "report.json").read_text())
     assert document["reached"] is False
@@ -144,7 +148,11 @@ def test_what_is_slower_is_tried_again_with_more_channels() -> None:
     whole = totals(source, default("", "fp32", "x86_64")).parameters
     goals = Goals(ratio=0.6)
     picky = Attempts(
-        source, goals, PruneOptions(blocks=False), Context(), _clock(lambda n: 1.0 if n > 0.5 * whole else 3.0)
+        source,
+        goals,
+        PruneOptions(blocks=False),
+        Context(),
+        _clock(lambda n: 1.0 if n > 0.5 * whole else 3.0),
     )
     found, times = picky.best()
     assert times["pruned"] == 1.0
@@ -166,7 +174,15 @@ def test_a_latency_is_one_by_the_clock() -> None:
 def test_groups_are_listed_for_a_person(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prune", str(model), "--show-groups"]) == 0
     told = capsys.readouterr().out
-    for word in ("stem", "b0.conv1", "32", "16", "they are the model's output", "b1.relu2", "4 groups, 3 blocks"):
+    for word in (
+        "stem",
+        "b0.conv1",
+        "32",
+        "16",
+        "they are the model's output",
+        "b1.relu2",
+        "4 groups, 3 blocks",
+    ):
         assert word in told
     assert main(["prune", str(model), "--show-groups", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -177,7 +193,9 @@ def test_groups_are_listed_for_a_person(model: Path, capsys: pytest.CaptureFixtu
     assert stem["readers"] == ["b0.conv1", "b1.conv1", "b2.conv1", "scores"]
 
 
-def test_the_command_says_what_it_did(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_what_it_did(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = str(tmp_path / "out")
     assert main(["prune", str(model), "--ratio", "40%", "-t", AFAR, "-o", out]) == 0
     told = capsys.readouterr().out
@@ -197,7 +215,10 @@ def test_zeros_are_the_sparsity_passs(model: Path, tmp_path: Path) -> None:
 BAD = [
     ([], "say where the results go"),
     (["-o", "out"], "say how much is to go"),
-    (["--ratio", "50%", "--speedup", "2x", "-o", "out"], "pruning has one goal; --ratio and --speedup are given"),
+    (
+        ["--ratio", "50%", "--speedup", "2x", "-o", "out"],
+        "pruning has one goal; --ratio and --speedup are given",
+    ),
     (["--ratio", "half", "-o", "out"], "--ratio is a share like 50% or 0.5"),
     (["--ratio", "100%", "-o", "out", "-t", AFAR], "a share of the multiply-adds below 1 can go"),
     (["--speedup", "fast", "-o", "out"], "like 2x"),
@@ -248,7 +269,9 @@ def test_without_torch_models_are_pruned_and_groups_shown(model: Path, tmp_path:
         f"sys.exit(main(['prune', {str(model)!r}, '--ratio', '40%', '--calib', {str(tmp_path / 'calib.npz')!r}, "
         f"'-t', {AFAR!r}, '-o', {str(tmp_path / 'out')!r}]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "pruned.onnx").is_file()
 

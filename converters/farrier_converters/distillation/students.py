@@ -41,10 +41,10 @@ def shallower(
 ) -> Student:
     """Return a student with `layers` of the teacher's repeated layers: a number, "half", or a share like "33%".
 
-    Several families of layers (the stages of a residual network) keep the same share each. `way` says which stay:
-    "alternate" ones (as DistilBERT does: Sanh et al., arXiv 1910.01108), the "first", the "last", or those whose
-    loss changes the outputs most on `batches` ("importance"). Raises UsageError, and InputError for a teacher without
-    layers that could be left out.
+    `way` says which stay: "alternate" ones (as DistilBERT does: Sanh et al., arXiv 1910.01108), the "first" or the
+    "last", in which case several families of layers (the stages of a residual network) keep the same share each; or,
+    of all, those whose loss changes the outputs most on `batches` ("importance"). Raises UsageError, and InputError
+    for a teacher without layers that could be left out.
     """
     if way not in WAYS:
         raise UsageError(f"unknown way to choose layers {way!r}; choose one of: {', '.join(WAYS)}")
@@ -54,26 +54,18 @@ def shallower(
         raise InputError(
             "the teacher has no layers that could be left out: none has an output shaped like its input"
         )
-    if way == "importance" and not rows:
-        raise UsageError("choosing layers by importance needs rows of data")
-    worth = (
-        importance(teacher, found, rows or (), progress=progress)
-        if way == "importance"
-        else (0.0,) * len(found)
-    )
-    families: dict[int, list[int]] = {}
-    for number, block in enumerate(found):
-        families.setdefault(block.family, []).append(number)
     if len(found) == 1:
         raise InputError(
             "the teacher has one layer that could be left out; a student of no layers learns little"
         )
-    counts = _counts(layers, [len(members) for members in families.values()])
-    kept = {
-        members[i]
-        for members, count in zip(families.values(), counts, strict=True)
-        for i in _chosen(way, len(members), count, [worth[m] for m in members])
-    }
+    wanted = _wanted(layers, len(found))
+    if way == "importance":
+        if not rows:
+            raise UsageError("choosing layers by importance needs rows of data")
+        worth = importance(teacher, found, rows, progress=progress)
+        kept = set(sorted(range(len(found)), key=lambda i: (-worth[i], i))[:wanted])
+    else:
+        kept = _spread(way, wanted / len(found), [block.family for block in found])
     stays = [found[i] for i in sorted(kept)]
     goes = [block for i, block in enumerate(found) if i not in kept]
     shorter = drop(teacher, goes)
@@ -144,33 +136,37 @@ def share(given: float | str, what: str) -> float:
     return value
 
 
-def _counts(layers: int | str, sizes: Sequence[int]) -> list[int]:
-    """Return how many of each family stay."""
-    total = sum(sizes)
+def _wanted(layers: int | str, total: int) -> int:
+    """Return how many of all layers stay."""
     text = str(layers).strip()
-    if text.isdigit():
-        wanted = int(text)
-        if not 0 < wanted < total:
-            raise UsageError(f"the teacher has {total} layers that may go; ask for 1 to {total - 1}")
-        portion = wanted / total
-    else:
+    if not text.isdigit():
         portion = 0.5 if text == "half" else share(text, "layers")
-        wanted = min(max(1, ceil(portion * total - 1e-9)), total - 1)
-    floors = [int(portion * size) for size in sizes]
-    rest = sorted(range(len(sizes)), key=lambda i: (floors[i] - portion * sizes[i], i))
-    for i in rest[: wanted - sum(floors)]:
-        floors[i] += 1
-    return floors
+        return min(max(1, ceil(portion * total - 1e-9)), total - 1)
+    if not 0 < int(text) < total:
+        raise UsageError(f"the teacher has {total} layers that may go; ask for 1 to {total - 1}")
+    return int(text)
 
 
-def _chosen(way: str, size: int, count: int, worth: Sequence[float]) -> list[int]:
-    if way == "first":
-        return list(range(count))
-    if way == "last":
-        return list(range(size - count, size))
-    if way == "importance":
-        return sorted(sorted(range(size), key=lambda i: (-worth[i], i))[:count])
-    return [i * size // count for i in range(count)] if count else []
+def _spread(way: str, portion: float, families: Sequence[int]) -> set[int]:
+    """Return which layers stay: the same share of each family, as far as whole layers allow."""
+    members: dict[int, list[int]] = {}
+    for number, family in enumerate(families):
+        members.setdefault(family, []).append(number)
+    kept: set[int] = set()
+    seen = 0
+    for numbers in members.values():
+        seen += len(numbers)
+        size, count = (
+            len(numbers),
+            int(portion * seen + 0.5 + 1e-9) - len(kept),
+        )  # what is rounded off is passed on
+        chosen = {
+            "first": range(count),
+            "last": range(size - count, size),
+            "alternate": [i * size // count for i in range(count)] if count else (),
+        }[way]
+        kept.update(numbers[i] for i in chosen)
+    return kept
 
 
 def _lightest(groups: Groups, group: Group, keep: float, step: int) -> np.ndarray:

@@ -60,7 +60,7 @@ def train(model: Model, options: QatOptions, context: Context) -> Trained:
     return qat.train(
         quantization,
         context.training,
-        FitSettings(**options.fit),
+        FitSettings.of(options.fit),
         factors=factors,
         loss=options.loss,
         checkpoints=options.checkpoints,

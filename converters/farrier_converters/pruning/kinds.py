@@ -17,6 +17,7 @@ from ..graph.edit import Graph
 from ..model import Model
 
 PROBES = ((2, 16, 64), (1, 16, 64), (1, 32, 224))  # rows, free sizes, free sides of pictures
+FEW = 2  # rows of an input that is given
 Kind = tuple[int, tuple[Any, ...]]  # element type; sizes, or the names of free ones
 
 
@@ -69,7 +70,7 @@ def _inferred(graph: Graph) -> dict[str, Kind]:
 
 def _seen(model: Model, names: list[str], feeds: Mapping[str, np.ndarray] | None) -> dict[str, Kind]:
     part = run.up_to(model.proto, names)
-    for candidate in [feeds] if feeds is not None else _probes(model):
+    for candidate in _probes(model) if feeds is None else _cut(model, feeds):
         with suppress(InputError):
             values = run.once(part, dict(candidate))
             types = (onnx.helper.np_dtype_to_tensor_dtype(np.asarray(v).dtype) for v in values)
@@ -78,6 +79,13 @@ def _seen(model: Model, names: list[str], feeds: Mapping[str, np.ndarray] | None
                 for n, t, v in zip(dict.fromkeys(names), types, values, strict=True)
             }
     return {}
+
+
+def _cut(model: Model, feeds: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the first rows of the inputs, which say as much in less memory; all of them where these do not run."""
+    free = {spec.name for spec in model.inputs if spec.shape and spec.shape[0] == DYNAMIC}
+    yield {name: value[:FEW] if name in free else value for name, value in feeds.items()}
+    yield dict(feeds)
 
 
 def _probes(model: Model) -> Iterator[dict[str, np.ndarray]]:

@@ -161,9 +161,9 @@ def _scaled(graph: Graph, node: onnx.NodeProto, rank: int) -> None:
         if position < len(node.input) and node.input[position]:
             name = node.input[position]
             if node.op_type == "InstanceNormalization":
-                value = graph.constant(name)
-                shape = [1, -1, *[1] * (rank - 2)]
-                name = graph.add_constant(f"{output}/{op}", np.asarray(value).reshape(shape))
+                shape = graph.add_constant(f"{output}/{op}/shape", np.array([1, -1, *[1] * (rank - 2)]))
+                read, name = name, graph.fresh(f"{output}/{op}/factor")
+                graph.add_node("Reshape", [read, shape], name)
             made = graph.fresh(f"{output}/{op}d")
             graph.add_node(op, [last, name], made)
             last = made

@@ -26,7 +26,7 @@ from .importance.evidence import Evidence, Reading, Rows, Scores
 from .options import AUTO, PruneOptions
 from .rebuild import rebuild
 from .separate import separate
-from .staircase import Staircase, default, predict, work_of
+from .staircase import Staircase, default, predict, weights, work_of
 
 Gradients = Callable[[Groups, str], Mapping[str, np.ndarray]]
 Tune = Callable[[Model], Model]
@@ -87,9 +87,8 @@ def procedure(model: Model, options: PruneOptions, resources: Resources) -> Prun
         left = min(1.0, _measure(before, goal) * keep / max(_measure(now, goal), 1e-12))
         found = run.round(groups, Goal(goal.measure, left), number)
         reached = found.reached
-        if len(found.units) or found.blocks:
-            current = run.cut(groups, found)
-            dropped += [block.name for block in found.blocks]
+        current = run.cut(groups, found)
+        dropped += [block.name for block in found.blocks]
         if resources.tune is not None and number + 1 < options.rounds:
             current = resources.tune(current)
     after = totals(current, staircase)
@@ -97,6 +96,16 @@ def procedure(model: Model, options: PruneOptions, resources: Resources) -> Prun
     changes = tuple(Change(group.name, group.size, last.get(group.name, 0)) for group in first.groups)
     note = None if reached else _short(before, after, goal)
     return Pruned(current, before, after, changes, tuple(dropped), run.criterion, reached, note)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What goes in a round: the blocks, and units of the graph without them."""
+
+    groups: Groups
+    units: np.ndarray
+    blocks: tuple[whole.Block, ...]
+    reached: bool
 
 
 class _Run:
@@ -114,25 +123,48 @@ class _Run:
             self.criterion = "l2" if resources.rows is None else "energy"
             self.criterion = "fisher" if resources.gradients is not None else self.criterion
 
-    def round(self, groups: Groups, goal: Goal, number: int) -> Allocation:
+    def round(self, groups: Groups, goal: Goal, number: int) -> _Chosen:
         options, tell = self.options, self.resources.progress
         base = number / options.rounds
         tell("weighing channels", base)
         blocks = whole.blocks(groups.model, feeds=self.example) if options.blocks else ()
         blocks = tuple(block for block in blocks if not _excluded(block.inner, options.exclude))
-        found = allocate(
+
+        def told(share: float) -> None:
+            tell("choosing channels", base + share / options.rounds)
+
+        found = self.allocate(groups, goal, blocks, told)
+        self.limits = self.limits.after(blocks, found.blocks)
+        if not found.blocks:
+            return _Chosen(groups, found.units, (), found.reached)
+        # What two tensors had lost falls together where the block between them goes, on no step of either: channels
+        # are chosen once more, from the blocks that are left.
+        shorter = groups_of(whole.drop(groups.model, found.blocks), self.example)
+        dense, now = (_measure(totals(g.model, self.staircase), goal) for g in (groups, shorter))
+        keep = goal.keep * dense / max(now, 1e-12)
+        if keep >= 1 or not shorter.groups:
+            return _Chosen(shorter, np.array([], np.int64), found.blocks, keep >= 1)
+        again = self.allocate(shorter, Goal(goal.measure, keep), (), told)
+        return _Chosen(shorter, again.units, found.blocks, again.reached)
+
+    def allocate(
+        self,
+        groups: Groups,
+        goal: Goal,
+        blocks: tuple[whole.Block, ...],
+        progress: Callable[[float], None],
+    ) -> Allocation:
+        return allocate(
             groups,
             self.scores(groups),
             goal,
-            self.staircase,
+            self.staircase.of_size(weights(groups.model)),
             limits=self.limits,
-            scope=options.scope,
+            scope=self.options.scope,
             blocks=blocks,
             shares=self.shares(groups.model, blocks),
-            progress=lambda share: tell("choosing channels", base + share / options.rounds),
+            progress=progress,
         )
-        self.limits = self.limits.after(blocks, found.blocks)
-        return found
 
     def scores(self, groups: Groups) -> Scores:
         needs = criterion(self.criterion).needs
@@ -164,8 +196,10 @@ class _Run:
             if seen >= self.options.rows:
                 return
 
-    def cut(self, groups: Groups, found: Allocation) -> Model:
-        removed = remove(groups, found.units, found.blocks, example=self.example)
+    def cut(self, groups: Groups, found: _Chosen) -> Model:
+        if not len(found.units) and not found.blocks:
+            return groups.model
+        removed = remove(found.groups, found.units, example=self.example)
         if not self.options.rebuild or self.resources.rows is None:
             return removed.model
         tell = self.resources.progress

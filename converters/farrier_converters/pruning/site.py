@@ -79,6 +79,7 @@ class Site:
         self.found, self.graph, self.node, self.number = found, graph, node, number
         self.units = found.units
         self._shapes = shapes
+        self._followed: set[int] = set()  # the inputs that the rule has asked about
 
     @property
     def name(self) -> str:
@@ -120,6 +121,7 @@ class Site:
 
     def labels(self, position: int) -> np.ndarray | None:
         """Return the labels of an input as they stand by now, None where it has none that can go."""
+        self._followed.add(position)
         labels = self.found.labels.get(self.input(position))
         if labels is None:
             return None
@@ -222,6 +224,14 @@ class Site:
         if labels is not None:
             self.found.frozen.append((self.number, labels, reason))
             self.units.freeze(labels)
+
+    def keep_others(self) -> None:
+        """Let the channels of inputs stay that the rule has not asked about: of computed weights, of sizes."""
+        for position in range(len(self.node.input)):
+            if position not in self._followed:
+                self.freeze(
+                    self.labels(position), f"{self.node.op_type} reads them otherwise than as its data"
+                )
 
     def refuse(self, reason: str) -> None:
         """Let everything that the node reads stay."""

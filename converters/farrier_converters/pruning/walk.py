@@ -57,6 +57,7 @@ def _visit(
         site.refuse(f"the operator {node.op_type} cannot be followed")
     else:
         rule(site)
+        site.keep_others()
 
 
 def _stays(found: Findings, graph: Graph, name: str) -> None:

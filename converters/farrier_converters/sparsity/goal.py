@@ -45,7 +45,8 @@ def goal(pattern: str, ratio: float | None, scope: str, method: str) -> Goal:
         raise UsageError(
             f"the importance {method!r} compares weights within {' or '.join(known)}, not by {scope!r}"
         )
-    return Goal(form := patterns.parse(pattern), _ratio(form, ratio), scope)
+    form = patterns.parse(pattern)
+    return Goal(form, _ratio(form, ratio), scope)
 
 
 def suited(found: Found, pattern: Pattern) -> None:

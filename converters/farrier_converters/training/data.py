@@ -92,52 +92,56 @@ class Rows:
         return inputs, None if self.labels is None else np.asarray(self.labels[rows])
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Batches:
-    """The stream that an iterable of batches makes."""
+    """The stream that an iterable of batches makes; `begun` once it was."""
 
     data: Any
     names: tuple[str, ...]
+    begun: bool = False
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch; TypeError where that is not known."""
         return len(self.data)
 
-    def __call__(self, epoch: int) -> Iterator[Batch]:
+    def __call__(self, _epoch: int) -> Iterator[Batch]:
         """Yield the batches of one epoch."""
-        names = self.names
-        if epoch > 0 and isinstance(self.data, Iterator):
+        if self.begun and isinstance(self.data, Iterator):
             raise InputError(
                 "the training data can be read only once; give a list, a DataLoader or a function of the epoch"
             )
-        for batch in self.data:
-            if isinstance(batch, Mapping):
-                yield _by_name(batch, names)
-                continue
-            items = [as_array(item) for item in (batch if isinstance(batch, (tuple, list)) else (batch,))]
-            if not len(names) <= len(items) <= len(names) + 1:
-                raise InputError(
-                    f"a batch holds {len(items)} arrays; the model takes {len(names)} and labels"
-                )
-            inputs = dict(zip(names, items, strict=False))
-            yield inputs, items[len(names)] if len(items) > len(names) else None
+        self.begun = True
+        return (_batch(given, self.names) for given in self.data)
 
 
-def _by_name(batch: Mapping[str, Any], names: Sequence[str]) -> Batch:
-    missing = [name for name in names if name not in batch]
+def _batch(given: Any, names: Sequence[str]) -> Batch:
+    """Return a batch in the form of a stream's; raises InputError."""
+    if isinstance(given, Mapping):
+        label = next((name for name in LABEL_NAMES if name in given and name not in names), None)
+        return _by_name(given, names), None if label is None else as_array(given[label])
+    parts = list(given) if isinstance(given, (tuple, list)) else [given]
+    if parts and isinstance(parts[0], Mapping) and len(parts) <= 2:
+        labels = parts[1] if len(parts) == 2 else None
+        return _by_name(parts[0], names), None if labels is None else as_array(labels)
+    if not len(names) <= len(parts) <= len(names) + 1:
+        raise InputError(f"a batch holds {len(parts)} arrays; the model takes {len(names)} and labels")
+    items = [as_array(part) for part in parts]
+    return dict(zip(names, items, strict=False)), items[len(names)] if len(items) > len(names) else None
+
+
+def _by_name(given: Mapping[str, Any], names: Sequence[str]) -> Inputs:
+    missing = [name for name in names if name not in given]
     if missing:
         raise InputError(f"a batch of the training data lacks the input {missing[0]!r}")
-    label = next((name for name in LABEL_NAMES if name in batch and name not in names), None)
-    inputs = {name: as_array(batch[name]) for name in names}
-    return inputs, None if label is None else as_array(batch[label])
+    return {name: as_array(given[name]) for name in names}
 
 
 def stream(data: Any, names: Sequence[str]) -> Stream:
     """Return a stream from what a user has: a stream, or any iterable of batches (a torch DataLoader, a list).
 
     A batch is (inputs..., labels): the first items go to the inputs called `names`, one more is the labels. Or it is a
-    mapping with the inputs by name, and "labels" or "target". Raises InputError in its epochs for other batches, and
-    for an iterator in a second epoch.
+    mapping with the inputs by name and "labels" or "target", or (a mapping, labels). Raises InputError in its epochs
+    for other batches, and for an iterator that is begun again.
     """
     if callable(data):
         given: Stream = data  # type: ignore[assignment]
@@ -155,6 +159,11 @@ def held_out(data: Any, names: Sequence[str]) -> Callable[[], Iterable[Batch]]:
     batches = _Batches(data, tuple(names))
     passes = count()
     return lambda: batches(next(passes))
+
+
+def repeatable(data: Stream) -> bool:
+    """Say whether a stream can be begun more than once."""
+    return not (isinstance(data, _Batches) and isinstance(data.data, Iterator))
 
 
 def length(data: Any) -> int | None:

@@ -42,7 +42,7 @@ class Objective(Protocol):
         return ()
 
     def to(self, device: torch.device) -> Any:
-        """Move parameters, teachers and constants; called once, before `parameters` is."""
+        """Move parameters, teachers and constants; called before `parameters` is, more than once maybe."""
         del device
 
     def check(self, labels: np.ndarray | None, shapes: Mapping[str, torch.Size]) -> None:

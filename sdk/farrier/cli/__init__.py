@@ -22,7 +22,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("farrier.cli.check:check", "Say what will run where on a target, and why not."),
     "optimize": ("farrier.cli.optimize:optimize", "Fit a model to a target within a budget."),
     "distill": ("farrier.cli.compression.distill:distill", "Teach a small model what a large one knows."),
-    "prune": ("farrier.cli.compression.prune:prune", "Remove what a model can do without, where that makes it faster."),
+    "prune": (
+        "farrier.cli.compression.prune:prune",
+        "Remove what a model can do without, where that makes it faster.",
+    ),
     "bench": ("farrier.cli.bench:bench", "Measure a model or bundle on this machine."),
     "compare": ("farrier.cli.compare:compare", "Say where two models differ, and why."),
     "bundle": ("farrier.cli.bundle:bundle", "Build, inspect, verify and compare bundles."),

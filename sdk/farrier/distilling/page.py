@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..report import page, plots, words
+from ..report import page, plots, training, words
 from .result import Result
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -20,7 +20,8 @@ def html(found: Result) -> str:
         ms=words.milliseconds, size=words.size, metric=lambda value: words.metric(value, relative=relative)
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(found=found, style=page.style(), figures=_figures(found))
+    history = training.section({**found.history, "note": None})  # which stands among the notes
+    return template.render(found=found, style=page.style(), figures=_figures(found), training=history)
 
 
 def _figures(found: Result) -> list[tuple[str, str, str]]:
@@ -48,20 +49,4 @@ def _figures(found: Result) -> list[tuple[str, str, str]]:
         for name, scored in found.models.items()
     ]
     figures.append(("Size", "Bytes of the ONNX file.", plots.bars(series, text=words.size, label="size")))
-    return figures + _training(found)
-
-
-def _training(found: Result) -> list[tuple[str, str, str]]:
-    history = found.history
-    curves = {"training": history["losses"], "validation": history["validation_losses"]}
-    curves = {name: values for name, values in curves.items() if values}
-    if not curves:
-        return []
-    drawn = plots.curves(curves, x_label="epoch", y_label="loss")
-    figures = [("Loss", "The student's, by epoch: on the rows it learns from, and on those held out.", drawn)]
-    if history["scores"]:
-        drawn = plots.curves(
-            {f"validation {history['metric']}": history["scores"]}, x_label="epoch", y_label="score"
-        )
-        figures.append(("Held-out score", "The student's, by epoch; the best epoch was kept.", drawn))
     return figures

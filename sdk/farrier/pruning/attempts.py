@@ -15,6 +15,7 @@ from .request import Goals
 
 MOST = 4  # attempts
 SLACK = 1.02  # of a time: differences below are noise
+SMALLEST = 1e-3  # share of the time that is aimed at
 MARGIN = 0.98  # of a time that was missed, the next attempt aims at this share
 
 Clock = Callable[[Mapping[str, Model]], Mapping[str, float]]
@@ -26,7 +27,13 @@ class Attempts:
     def __init__(
         self, source: Model, goals: Goals, options: PruneOptions, context: Context, clock: Clock
     ) -> None:
-        self.source, self.goals, self.options, self.context, self.clock = source, goals, options, context, clock
+        self.source, self.goals, self.options, self.context, self.clock = (
+            source,
+            goals,
+            options,
+            context,
+            clock,
+        )
 
     def best(self) -> tuple[Pruned, Mapping[str, float]]:
         """Return what was pruned, and the times of "dense" and "pruned"; the source itself where nothing is faster."""
@@ -45,11 +52,11 @@ class Attempts:
                     aim = _gentler(aim)
                     continue
                 return _original(self.source, found), {**times, "pruned": times["dense"]}
-            missed = limit is not None and share > limit * SLACK
-            if missed and found.reached and attempt + 1 < MOST:
-                aim = replace(aim, latency=max(1e-3, float(aim.latency or limit) * limit / share * MARGIN))
-                continue
-            if missed:
+            if limit is not None and share > limit * SLACK:
+                if found.reached and attempt + 1 < MOST:
+                    nearer = (aim.latency or limit) * limit / share * MARGIN
+                    aim = replace(aim, latency=max(SMALLEST, nearer))
+                    continue
                 note = found.note or f"{share:.0%} of the time is left, not {limit:.0%}, as measured"
                 return replace(found, reached=False, note=note), times
             return found, times

@@ -16,7 +16,7 @@ from farrier_converters.pruning.allocate.costs import Costs
 from farrier_converters.pruning.blocks import Block, blocks
 from farrier_converters.pruning.group import Groups, groups_of
 from farrier_converters.pruning.separate import separate
-from farrier_converters.pruning.staircase import Staircase, default
+from farrier_converters.pruning.staircase import Staircase, default, store
 
 from .request import Place, place
 
@@ -65,7 +65,13 @@ class Listing:
                 for entry in self.groups
             ],
             "blocks": [
-                {"name": b.name, "input": b.input, "ops": list(b.ops), "parameters": b.parameters, "family": b.family}
+                {
+                    "name": b.name,
+                    "input": b.input,
+                    "ops": list(b.ops),
+                    "parameters": b.parameters,
+                    "family": b.family,
+                }
                 for b in self.blocks
             ],
             "frozen": [dict(vars(item)) for item in self.frozen],
@@ -83,7 +89,8 @@ def groups(
     where = place(target, engine, precision)
     source = read(Path(model))
     found = groups_of(source)
-    return listing(found, where, default(where.toolchain.engine, precision, where.target.arch))
+    steps = store.known(where.toolchain.engine, precision) if where.here else None
+    return listing(found, where, steps or default(where.toolchain.engine, precision, where.target.arch))
 
 
 def read(path: Path) -> Model:

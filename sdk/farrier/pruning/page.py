@@ -35,7 +35,9 @@ def _figures(found: Pruning) -> list[tuple[str, str, str]]:
     figures = [("Widths", "Output channels of each layer: before, and what is left.", drawn(found.layers))]
     if found.before.latency_ms is not None and found.after.latency_ms is not None:
         caption = f"Median of one run at batch 1, one thread, {found.engine} in {found.precision}."
-        figures.append(("Time", caption, _pair(found.before.latency_ms, found.after.latency_ms, words.milliseconds)))
+        figures.append(
+            ("Time", caption, _pair(found.before.latency_ms, found.after.latency_ms, words.milliseconds))
+        )
     if found.metric is not None and found.before.metric is not None and found.after.metric is not None:
         relative = found.metric.relative
         figures.append(
@@ -50,7 +52,9 @@ def _figures(found: Pruning) -> list[tuple[str, str, str]]:
     curves = {"training": found.history.get("losses"), "validation": found.history.get("validation_losses")}
     lines = {name: values for name, values in curves.items() if values}
     if lines:
-        figures.append(("Loss", "By epoch of fine-tuning.", plots.curves(lines, x_label="epoch", y_label="loss")))
+        figures.append(
+            ("Loss", "By epoch of fine-tuning.", plots.curves(lines, x_label="epoch", y_label="loss"))
+        )
     return figures
 
 

@@ -64,9 +64,7 @@ def gather(
             (*shares.notes, *Stream(shares.training, batch, seed).notes),
         )
     if data is not None:
-        rows = datasets.split(
-            datasets.load(data, inputs), own, datasets.DataSettings(seed=seed)
-        )
+        rows = datasets.split(datasets.load(data, inputs), own, datasets.DataSettings(seed=seed))
         notes = (*rows.evaluation.notes, *rows.notes)
         return Material(rows.evaluation, rows.calibration, rows.evaluation, notes=notes)
     if own is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,26 +10,25 @@ from typing import Any
 from farrier_contracts.errors import BudgetError, UsageError
 from farrier_converters import metrics
 from farrier_converters.metrics import Metric
-from farrier_converters.model import Model, save
+from farrier_converters.model import Model
 from farrier_converters.passes import Context
 from farrier_converters.pruning.group import groups_of
 from farrier_converters.pruning.options import PruneOptions
 from farrier_converters.pruning.procedure import Pruned, totals
-from farrier_converters.pruning.staircase import Staircase, default, node_costs
+from farrier_converters.pruning.staircase import Staircase, default
 
 from ..distilling.score import evaluated
-from ..optimization.output import folder
 from ..stages import NOTE
+from . import output
 from .attempts import Attempts
+from .changes import layers
 from .groups import read
 from .request import Goals, Place, place, share
-from .result import Figures, LayerChange, Pruning
+from .result import Figures, Pruning
 from .rows import Material, gather
 from .timing import timed
 
 Progress = Callable[[str, float], None]
-MARKS = ("report.json", "pruned.onnx")
-MODEL = "pruned.onnx"
 
 
 def prune(
@@ -73,7 +70,13 @@ def prune(
     goal is out of reach.
     """
     goals = Goals.read(
-        {"ratio": ratio, "speedup": speedup, "latency": latency, "max_latency": max_latency, "parameters": parameters}
+        {
+            "ratio": ratio,
+            "speedup": speedup,
+            "latency": latency,
+            "max_latency": max_latency,
+            "parameters": parameters,
+        }
     )
     zeros = share(sparsity, what="--sparsity")
     if not goals.given and zeros is None:
@@ -81,7 +84,7 @@ def prune(
     if epochs < 0 or batch < 1:
         raise UsageError("training takes 0 epochs or more, of batches of one row or more")
     path, target_out = Path(model), Path(out)
-    _check_out(target_out)
+    output.check(target_out)
     where = place(target, engine, precision)
     source = read(path)
     rows = gather(source, calib=_path(calib), train=_path(train), data=_path(data), batch=batch, seed=seed)
@@ -91,7 +94,7 @@ def prune(
     work = _Work(source, where, rows, goals, replace(options, seed=seed, fit=fit), progress)
     chosen = None if rows.evaluation is None else _metric(metric, rows)
     found = work.result(path.name, target_out, zeros, pattern, chosen)
-    _write(found.pruning, found.model, target_out)
+    output.write(found.pruning, found.model, target_out)
     if not found.pruning.reached:
         raise BudgetError(f"{found.pruning.notes[0]}; the best is at {target_out}")
     return found.pruning
@@ -117,11 +120,12 @@ class _Work:
         self.options, self.progress = options, progress
         self.staircase = self._staircase()
         self.history: dict[str, Any] = {}
+        self.medians: Mapping[str, float] = {}  # milliseconds of "dense" and "pruned", as timed last
 
     def result(
         self, name: str, out: Path, zeros: float | None, pattern: str, metric: Metric | None
     ) -> _Found:
-        pruned, times = self._pruned()
+        pruned = self._pruned()
         model, notes = pruned.model, [pruned.note] if pruned.note else []
         sparse = None
         if zeros is not None:
@@ -129,7 +133,7 @@ class _Work:
             notes += statement.splitlines()
         elif self.rows.training is not None and self.options.fit["epochs"] and model is not self.source:
             model = self._tuned(model)
-        before, after = self._figures(self.source, times.get("dense")), self._figures(model, times.get("pruned"))
+        before, after = self._figures(self.source, "dense"), self._figures(model, "pruned")
         after = replace(after, zeros=sparse)
         if metric is not None and self.rows.evaluation is not None:
             self.progress("judging", 0.9)
@@ -188,14 +192,15 @@ class _Work:
             progress=self.progress,
         )
 
-    def _pruned(self) -> tuple[Pruned, Mapping[str, float]]:
+    def _pruned(self) -> Pruned:
         if not self.goals.given:
             whole = totals(self.source, self.staircase)
-            return Pruned(self.source, whole, whole, (), (), "none", True), {}
+            return Pruned(self.source, whole, whole, (), (), "none", True)
         options = self.options
         between = {} if self.rows.training is None or options.rounds == 1 else self._between()
         options = replace(options, fit=between)
-        return Attempts(self.source, self.goals, options, self.context(), self._clock).best()
+        found, _ = Attempts(self.source, self.goals, options, self.context(), self._clock).best()
+        return found
 
     def _between(self) -> dict[str, Any]:
         """Half of the epochs are spent between rounds, at least one each; the other half follows."""
@@ -204,12 +209,18 @@ class _Work:
         return {**self.options.fit, "epochs": each} if each else {}
 
     def _clock(self, models: Mapping[str, Model]) -> dict[str, float]:
-        """Return the median milliseconds of models on the target's engine, {} where it is not here."""
+        """Return the shortest milliseconds of models on the target's engine, {} where it is not here.
+
+        Medians are for the report: on a machine that does other things, they lengthen long runs more than short ones.
+        """
         if not self.where.here:
             return {}
         self.progress("timing", 0.8)
-        found = timed(models, self.where.toolchain, self.where.precision, self.rows.calibration or self.rows.timing)
-        return {name: latency.p50_ms for name, latency in found.items()}
+        found = timed(
+            models, self.where.toolchain, self.where.precision, self.rows.calibration or self.rows.timing
+        )
+        self.medians = {name: latency.p50_ms for name, latency in found.items()}
+        return {name: min(latency.samples_ms) for name, latency in found.items()}
 
     def _tuned(self, model: Model) -> Model:
         from farrier_converters.passes.finetune import FinetuneOptions, train
@@ -229,39 +240,19 @@ class _Work:
             pattern=pattern,
             exclude=self.options.exclude,
             fit=self.options.fit if trains else {},
-            **({"schedule": "cubic"} if trains else {}),
+            schedule="cubic" if trains else "one-shot",
         )
         found = sparsify(model, options, self.context())
         if found.history is not None:
             self.history = found.history.to_dict()
         return found.model, found.report.sparsity, statement(self.where.target, parse(pattern))
 
-    def _figures(self, model: Model, latency: float | None) -> Figures:
+    def _figures(self, model: Model, name: str) -> Figures:
+        latency = self.medians.get("dense" if model is self.source else name)
         whole = totals(model, self.staircase)
         return Figures(
             whole.multiply_adds, whole.parameters, model.proto.ByteSize(), whole.ms, latency_ms=latency
         )
-
-
-def layers(before: Model, after: Model, staircase: Staircase) -> tuple[LayerChange, ...]:
-    """Return the layers with weights of a model beside those of the one that was made from it, in channels."""
-    left = {node.output: node.layer for node in node_costs(after, staircase)}
-    names = {node.output[0]: node.name or node.output[0] for node in before.proto.graph.node}
-    found = []
-    for node in node_costs(before, staircase):
-        if node.layer.kind == "other":
-            continue
-        now = left.get(node.output)
-        ends = (0, 0) if now is None else (now.outputs, now.inputs)
-        found.append(
-            LayerChange(
-                names.get(node.output, node.output),
-                node.layer.kind,
-                (node.layer.outputs, ends[0]),
-                (node.layer.inputs, ends[1]),
-            )
-        )
-    return tuple(found)
 
 
 def _metric(name: str | None, rows: Material) -> Metric:
@@ -289,28 +280,3 @@ def _plain(options: PruneOptions) -> dict[str, Any]:
 
 def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
-
-
-def _check_out(out: Path) -> None:
-    if out.suffix != ".onnx":
-        folder.check(out, MARKS)
-    elif not out.absolute().parent.is_dir():
-        raise UsageError(f"the folder {out.absolute().parent} does not exist; make it first")
-
-
-def _write(found: Pruning, model: Model, out: Path) -> None:
-    """Put the results there in one step."""
-    import json
-
-    from .page import html
-
-    if out.suffix == ".onnx":
-        with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as name:
-            save(model, Path(name) / out.name)
-            os.replace(Path(name) / out.name, out)
-        return
-    with folder.staged(out, MARKS) as stage:
-        save(model, stage / MODEL)
-        document = json.dumps(found.to_document(), indent=2, allow_nan=False)
-        (stage / "report.json").write_text(document + "\n", encoding="utf-8")
-        (stage / "report.html").write_text(html(found), encoding="utf-8")

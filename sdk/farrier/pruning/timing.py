@@ -41,9 +41,7 @@ def timed(
             where.mkdir()
             ready = prepared(model, toolchain, precision, rows)
             made = compilers.get(toolchain.compiler).compile(ready, toolchain, where)
-            child = Child(
-                made.runs or made.path, toolchain.answers_in, ChildSettings(), options=made.options
-            )
+            child = Child(made.runs or made.path, toolchain.answers_in, ChildSettings(), options=made.options)
             try:
                 children[name] = stack.enter_context(child)
             except EngineFailure as failure:

@@ -17,7 +17,7 @@ from farrier_converters.training.distillation import Reading, Weights  # noqa: E
 from farrier_converters.training.distillation.teach import Lesson, teach  # noqa: E402
 from farrier_converters.training.fit import FitSettings  # noqa: E402
 
-SETTINGS = FitSettings(epochs=2, learning_rate=0.01, frozen_norms=0.5)
+SETTINGS = FitSettings(epochs=2, learning_rate=0.01, frozen_norms=0.5, test_rate=False)
 
 
 def pictures():

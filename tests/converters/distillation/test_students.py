@@ -44,6 +44,8 @@ def test_half_means_every_second_layer_of_each_stage():
         "b5.r1",
     )  # 2 of 4 and 1 of 2; b4 halves the picture and stays anyway
     assert shallower(transformer(5), "half").kept == ("l0.end", "l1.end", "l3.end")
+    # what one stage loses by rounding, the next one gets
+    assert shallower(residual((8, 8, 16, 16, 32, 32)), "half").kept == ("b0.r1", "b3.add")
 
 
 def test_importance_keeps_the_layer_that_does_something():

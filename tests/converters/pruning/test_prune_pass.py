@@ -25,7 +25,7 @@ from farrier_converters.pruning.group import groups_of
 from farrier_converters.pruning.procedure import Resources, procedure
 from farrier_converters.pruning.rebuild import RebuildSettings, rebuild
 from farrier_converters.pruning.separate import separate
-from farrier_converters.pruning.staircase import Curve, Staircase
+from farrier_converters.pruning.staircase import Curve, Staircase, networks
 from tests.support import prunable
 
 
@@ -70,6 +70,21 @@ def test_on_one_step_only_blocks_go_and_the_rest_is_said() -> None:
     assert all(change.after in (0, 16) for change in found.changes)
     without = prune(prunable.residual(16), PruneOptions(ratio=0.3, blocks=False), Context())
     np.testing.assert_array_equal(_runs(without.model), _runs(prunable.residual(16)))
+
+
+@pytest.mark.parametrize("ratio", [0.6, 0.7, 0.8, 0.9])
+def test_where_blocks_go_too_the_counts_end_on_steps(ratio: float) -> None:
+    """What two tensors had lost would fall together, where the block between them goes, on no step of either."""
+    net = networks.Net((1, 3, 8, 8))
+    net.conv(64, 3)
+    for _ in range(4):
+        net.conv(64, 3, depthwise=True)
+        net.conv(64, 1)
+    model = net.pooled()
+    found = prune(model, PruneOptions(ratio=ratio), Context())
+    assert all(change.after % 16 == 0 for change in found.changes)
+    assert found.after.ms < found.before.ms
+    assert len(run.once(found.model.proto, run.sample(model))) == 1
 
 
 def test_any_width_reaches_what_steps_do_not() -> None:

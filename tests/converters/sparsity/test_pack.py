@@ -171,3 +171,12 @@ def test_a_sparse_tflite_file_is_read_and_only_weights_of_one_layer_become_spars
     assert [t.shape for t in found.tensors if t.sparse] == [(96, 64)]
     dense = convert(sparse_model(0.5))[0]
     assert with_sparse_weights(dense) == dense
+
+
+def test_tensorrt_finds_the_pattern_in_packed_weights(tmp_path):
+    model = packed(sparsify(classifier(), SparsifyOptions(pattern="2:4"), passes.Context()).model)
+    assert {"ScatterElements", "CumSum"} <= {node.op_type for node in model.proto.graph.node}
+    toolchain = targets.get("jetson-orin").toolchains[0]
+    made = compilers.get(toolchain.compiler).compile(model, toolchain, tmp_path)
+    assert made.options["build"]["sparse"]
+    assert "ScatterElements" not in {node.op_type for node in load(made.path).proto.graph.node}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 from sparse_models import classifier
 
 from farrier_contracts import targets
 from farrier_contracts.errors import InputError, UsageError
+from farrier_contracts.targets import Arithmetic
 from farrier_converters import passes
 from farrier_converters.compilers.tensorrt.recipe import build_of
 from farrier_converters.graph import run
@@ -110,6 +112,19 @@ def test_validation_keeps_no_state_from_before_the_end_of_the_ramp(trained, stre
         assert made.history is not None
         assert made.history.best is None or made.history.best >= 0
         assert accuracy(made.model) > 0.5
+
+
+def test_integers_that_train_keep_the_pattern(trained, stream):
+    sparse = sparsify(trained, SparsifyOptions(pattern="2:4"), passes.Context()).model
+    images, _ = pictures(64, 3)
+    context = passes.Context(Arithmetic("u8", 8), lambda: iter([{"images": images}]), training=stream)
+    made = passes.get("qat")
+    quantized = made.run(sparse, made.options(fit={"epochs": 1}), context)
+    assert build_of(quantized, targets.get("jetson-orin").toolchains[0]).sparse
+    integers = [numpy_helper.to_array(t) for t in quantized.proto.graph.initializer]
+    weights = [value for value in integers if value.dtype == np.int8 and value.ndim > 1]
+    assert len(weights) == 3
+    assert all((value == 0).mean() >= 0.5 for value in weights)
 
 
 def test_without_labels_the_dense_network_is_the_teacher(trained):

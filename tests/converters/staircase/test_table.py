@@ -75,6 +75,14 @@ def test_a_layer_costs_its_work_at_the_widths_that_count() -> None:
     assert table.layer_cost("conv", outputs=0, inputs=8, positions=1, kernel=1, groups=1) == 0.0
 
 
+def test_a_kind_that_was_not_measured_counts_as_the_one_most_like_it() -> None:
+    conv = Curve({16: 16.0, 32: 32.0}, {}, {1: 1.0})
+    table = Staircase("e", "fp32", "m", {"conv": conv})
+    assert table.curve("transposed") == table.curve("strided") == conv
+    assert table.good_widths("transposed", 32) == [16, 32]
+    assert table.curve("recurrent") == Curve()
+
+
 def test_many_weights_cost_besides_their_multiply_adds() -> None:
     table = Staircase("e", "fp32", "m", {"dense": Curve()}, weights_ns={100: 0.0, 10_000: 2.0})
     size = {"outputs": 10, "inputs": 10, "positions": 1, "kernel": 1, "groups": 1}

@@ -11,6 +11,7 @@ from ...check.rules.tensorrt.importer import absent
 from ...check.rules.tensorrt.release import Board
 from ...check.rules.tensorrt.rules import refused
 from ...model import Model, save
+from ...sparsity.pack import unpacked
 from .. import Compiled
 from ..onnx import ENGINE, TITLE, proven
 from .halves import halved
@@ -31,7 +32,7 @@ class TensorRtCompiler:
         """
         if quantized(model) and "int8" not in toolchain.precisions:
             raise InputError(f"the GPU has no INT8, and {model.name} is quantized: give the float model")
-        model = simplified(model, absent(Board.of(toolchain.parameters)))
+        model = simplified(unpacked(model), absent(Board.of(toolchain.parameters)))
         reason = refused(model, toolchain.parameters)
         if reason is not None:
             raise InputError(f"TensorRT builds no engine of {model.name}: {reason}")

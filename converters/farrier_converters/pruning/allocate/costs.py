@@ -16,6 +16,7 @@ from ..group import Groups
 from ..importance.observe import numbering
 from ..staircase import Layer, Staircase, work_of
 from ..staircase.layers import RECURRENT
+from ..staircase.table import NS_PER_MS, OTHER
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,16 @@ class Costs:
     """The costs of a model; all methods take `gone` [units], true for units that go (see `observe.numbering`)."""
 
     def __init__(self, groups: Groups, staircase: Staircase, blocks: Iterable[Block] = ()) -> None:
-        self.groups, self.staircase = groups, staircase
+        self.groups = groups
         self.place = numbering(groups)
         self.count = len(self.place)
         self._known: dict[Layer, float] = {}
         self._good: dict[tuple[str, int], tuple[int, ...]] = {}
         graph = Graph(groups.model)
         self.nodes = tuple(self._nodes(graph))
+        self.staircase = staircase.of_size(
+            sum(node.layer.weights for node in self.nodes if node.layer.kind != OTHER)
+        )
         names = list(graph.nodes)
         self.blocks = tuple(blocks)
         self.inside: tuple[frozenset[int], ...] = tuple(
@@ -124,7 +128,8 @@ class Costs:
     def ms(self, gone: np.ndarray, dropped: Iterable[int] = ()) -> float:
         """Return the predicted milliseconds of one run."""
         out = self.left_out(dropped)
-        return sum(self.node_ms(node, gone) for node in self.nodes if node.index not in out)
+        run_ms = self.staircase.run_ns / NS_PER_MS
+        return run_ms + sum(self.node_ms(node, gone) for node in self.nodes if node.index not in out)
 
     def multiply_adds(self, gone: np.ndarray, dropped: Iterable[int] = ()) -> int:
         """Return the multiply-adds of one run."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from ...graph.edit import Graph, attribute, set_attribute
+from ...graph.edit import Graph, set_attribute
 from ..labels import STAYS
 from ..site import Kept, Site
 from .pick import left, pick_behind
-from .shapes import kept_along, stays_along
+from .shapes import fit_shape, kept_along, stays_along
 
 ALL = 1 << 30  # an end of a Slice behind any
 
@@ -241,20 +241,21 @@ def resize(site: Site) -> None:
     if any(site.shape(0)[a] != site.made_shape().sizes[a] for a in channels):
         site.freeze(labels, "they are interpolated")
         return
-    if site.node.op_type == "Resize" and site.has(3) and attribute(site.node, "axes") is None:
-        sizes = site.constant(3)
-        if sizes is None:
-            site.freeze(labels, "it is resized to a size that is computed")
-            return
-
-        def change(graph: Graph, node: onnx.NodeProto, kept: Kept) -> None:
-            fitting = np.array(sizes, np.int64)
-            for axis in channels:
-                fitting[axis] = kept_along(labels, axis, kept)
-            node.input[3] = graph.add_constant(f"{node.output[0]}/sizes", fitting)
-
-        site.change(change)
+    if site.attribute("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+        site.freeze(labels, "its sizes depend on each other")
+        return
     site.set(labels)
+    if site.node.op_type != "Resize" or not site.has(3):
+        return
+    axes = [int(a) % labels.ndim for a in site.attribute("axes", range(labels.ndim))]
+    counted = np.array([axis in channels for axis in axes], bool)
+
+    def change(graph: Graph, node: onnx.NodeProto, kept: Kept) -> None:
+        sizes = [kept_along(labels, axis, kept) if axis in channels else 0 for axis in axes]
+        fit_shape(graph, node, counted, np.array(sizes, np.int64), position=3)
+
+    if counted.any():
+        site.change(change)
 
 
 RULES = {

@@ -50,7 +50,10 @@ def layer(site: Site) -> None:
                 if behind >= 0 and site.shape(position)[behind] > 1:
                     along = site.along(0, axes[0])
                     site.slot(position, behind, along, makes=True)
-    site.set(labels)
+    for position in range(len(site.node.output)):  # those behind the first are the statistics
+        if position and axes and site.node.output[position]:
+            site.freeze(labels, "its statistics are read")
+        site.set(labels, position)
 
 
 def group(site: Site) -> None:

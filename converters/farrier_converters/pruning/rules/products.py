@@ -14,6 +14,9 @@ def product(site: Site) -> None:
     Where the summed axis has units of each head, they fall together: whole heads go.
     """
     rank = max(len(site.shape(0)), len(site.shape(1)), 2)
+    if min(len(site.shape(0)), len(site.shape(1))) < 2:
+        site.refuse("a vector times a matrix is left whole")
+        return
     left, right = _padded(site, 0, rank), _padded(site, 1, rank)
     if left is None and right is None:
         return

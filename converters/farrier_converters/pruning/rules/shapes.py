@@ -163,17 +163,20 @@ def expand(site: Site) -> None:
     site.set(padded)
 
 
-def fit_shape(graph: Graph, node: onnx.NodeProto, counted: np.ndarray, sizes: np.ndarray) -> None:
+def fit_shape(
+    graph: Graph, node: onnx.NodeProto, counted: np.ndarray, sizes: np.ndarray, *, position: int = 1
+) -> None:
     """Put `sizes` [rank] where `counted` [rank] says so in the shape that a node reads, be it constant or computed."""
-    given, name = graph.constant(node.input[1]), f"{node.output[0]}/shape"
+    read, name = node.input[position], f"{node.output[0]}/shape"
+    given = graph.constant(read)
     if given is not None:
-        node.input[1] = graph.add_constant(name, np.where(counted, sizes, given).astype(np.int64))
+        node.input[position] = graph.add_constant(name, np.where(counted, sizes, given).astype(np.int64))
         return
     others, theirs = graph.fresh(f"{name}/others"), graph.add_constant(f"{name}/uncounted", (~counted) * 1)
-    graph.add_node("Mul", [node.input[1], theirs], others)
+    graph.add_node("Mul", [read, theirs], others)
     made = graph.fresh(name)
     graph.add_node("Add", [others, graph.add_constant(f"{name}/counted", np.where(counted, sizes, 0))], made)
-    node.input[1] = made
+    node.input[position] = made
 
 
 def tile(site: Site) -> None:

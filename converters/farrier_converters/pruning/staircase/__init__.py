@@ -4,7 +4,7 @@
 machine and `store` keeps it, `default` is for targets that cannot be measured.
 """
 
-from .cost import NodeCost, node_costs, predict, work_of
+from .cost import NodeCost, node_costs, predict, weights, work_of
 from .default import default
 from .layers import Layer, kind_of, layer_of
 from .table import Curve, Staircase
@@ -19,5 +19,6 @@ __all__ = [
     "layer_of",
     "node_costs",
     "predict",
+    "weights",
     "work_of",
 ]

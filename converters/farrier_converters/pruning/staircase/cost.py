@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -44,8 +44,19 @@ def node_costs(model: Model, staircase: Staircase) -> list[NodeCost]:
     graph = Graph(model)
     shapes = infer(graph.without_weights())
     layers = [(node.output[0], work_of(node, graph, shapes)) for node in graph.ordered()]
-    fitted = staircase.of_size(sum(layer.weights for _, layer in layers if layer and layer.kind != OTHER))
+    fitted = staircase.of_size(_weights(layer for _, layer in layers))
     return [NodeCost(name, layer, layer.cost(fitted)) for name, layer in layers if layer]
+
+
+def weights(model: Model) -> int:
+    """Return how many weights the layers of a model have together: what `Staircase.of_size` asks for."""
+    graph = Graph(model)
+    shapes = infer(graph.without_weights())
+    return _weights(layer_of(node, graph, shapes) for node in graph.ordered())
+
+
+def _weights(layers: Iterable[Layer | None]) -> int:
+    return sum(layer.weights for layer in layers if layer is not None and layer.kind != OTHER)
 
 
 def work_of(node: onnx.NodeProto, graph: Graph, shapes: Mapping[str, TensorType]) -> Layer | None:

@@ -33,6 +33,7 @@ HEAVY_SIDE = SIDES[0]  # pixels a side: little work for each weight
 HEAVY_LAYERS = (1, 2, 4, 8)  # of 590 thousand weights each
 LEAST = 0.25  # channels that any width costs: below that, times are noise
 LEAST_NS = 1.0
+PROPORTION = 0.5  # of a width, that making or reading it costs at least
 
 Times = Mapping[str, float]
 
@@ -89,8 +90,7 @@ def _pair_curve(times: Times, kernel: int, widths: Sequence[int]) -> Curve:
     for width in widths:
         both = (times[f"pair {width}"] - around) / BLOCKS - 2 * call
         read = (times[f"twice {width}"] - times[f"pair {width}"]) / BLOCKS - added - call
-        inputs[width] = _channels(min(read, both) / unit)
-        outputs[width] = _channels(both / unit - inputs[width])
+        outputs[width], inputs[width] = _split(width, both / unit, read / unit)
     return Curve(outputs, inputs, rates, call_ns=call)
 
 
@@ -100,6 +100,16 @@ def _call(times: Times) -> float:
     small, layer = _slope(times, "chain ", (FEW, MANY)), _slope(times, f"side {side} ", (1, BLOCKS)) / 2
     share = (POINTS * SMALL) ** 2 / (side * OUTER) ** 2  # of the larger layer's multiply-adds
     return max(0.0, (small - layer * share) / (1 - share))
+
+
+def _split(width: int, both: float, read: float) -> tuple[float, float]:
+    """Return what making and what reading channels costs, in channels: neither is next to nothing.
+
+    Of few channels the two differ by less than their noise, and a layer that makes none cheaply hides in the other.
+    """
+    least = min(width * PROPORTION, both / 2)
+    inputs = min(max(read, least), both - least)
+    return _channels(both - inputs), _channels(inputs)
 
 
 def _channels(found: float) -> float:

@@ -101,13 +101,13 @@ def folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "farrier" / "staircases"
 
 
-def kept_at(engine: str, precision: str, *, threads: int = 1, where: str | None = None) -> Path:
-    """Return where the staircase of an engine, as installed, is kept for a machine (None: this one)."""
+def kept_at(engine: str, precision: str, *, threads: int = 1) -> Path:
+    """Return where this machine's staircase of an engine, as it is installed, is kept."""
     try:
         version = importlib.metadata.version(DISTRIBUTIONS.get(engine, engine))
     except importlib.metadata.PackageNotFoundError:
         version = ""
-    key = json.dumps([VERSION, engine, version, precision, threads, machine() if where is None else where])
+    key = json.dumps([VERSION, engine, version, precision, threads, machine()])
     return folder() / f"{engine}-{precision}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 

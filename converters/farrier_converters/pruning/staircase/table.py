@@ -17,6 +17,7 @@ TOLERANCE = 0.02  # of a time: widths whose times differ by less cost the same
 PAYS = 1 / 3  # of the share of channels that goes, which the time has to fall by at least
 OTHER = "other"  # the kind of work that has no weights: element by element
 NS_PER_MS = 1e6
+LIKE = {"transposed": "conv", "strided": "conv", "product": "dense"}  # whose curve serves a kind without one
 
 
 def effective(steps: Mapping[int, float], width: int) -> float:
@@ -105,8 +106,8 @@ class Staircase:
         return replace(self, weight_ns=between(self.weights_ns, max(weights, 1)))
 
     def curve(self, kind: str) -> Curve:
-        """Return the curve of a kind of layer; where that kind was not measured, one without steps."""
-        return self.curves.get(kind, Curve())
+        """Return the curve of a kind of layer, or of the kind most like it; one without steps where neither is."""
+        return self.curves.get(kind) or self.curves.get(LIKE.get(kind, kind)) or Curve()
 
     def layer_cost(
         self, kind: str, *, outputs: int, inputs: int, positions: int, kernel: int, groups: int

@@ -15,7 +15,7 @@ from torch import Tensor
 from farrier_contracts.errors import InputError, UsageError
 
 from ...metrics import Metric
-from ..data import Stream, held_out, stream
+from ..data import Stream, held_out, repeatable, stream
 from ..losses import Loss, task
 from ..module import OnnxModule
 from ..objective import Hook, Objective, Plain
@@ -69,14 +69,18 @@ def fit(
     data = stream(data, names)
     for note in getattr(data, "notes", ()):
         progress(NOTE + note, 0.0)
+    if settings.patience and validation is None:
+        progress(
+            f"{NOTE}patience needs validation data; without, all {settings.epochs} epochs are trained", 0.0
+        )
     objective = objective or Plain(module, loss or task(module, settings.smoothing), teacher)
-    if rate.called_for(module) if settings.test_rate is None else settings.test_rate:
-        settings = _lowered(module, data, settings, objective, progress)
-    trainer = Trainer(module, settings, objective, hooks)
-    judge = None if validation is None else Judge(trainer, held_out(validation, names), metric)
-    first = None if work is None else next(iter(data(0)), None)
-    training = _Training(trainer, judge, Checkpoint(work, trainer, first, key), progress)
-    with tuned(trainer.device), threads(settings.threads, lambda: trainer.rehearse(data)):
+    plain = Trainer(module, settings, objective, ())  # for trials, which leave nothing behind
+    with tuned(plain.device), threads(settings.threads, lambda: plain.rehearse(data)):
+        settings = _tested(plain, data, progress)
+        trainer = Trainer(module, settings, objective, hooks)
+        judge = None if validation is None else Judge(trainer, held_out(validation, names), metric)
+        first = None if work is None else next(iter(data(0)), None)
+        training = _Training(trainer, judge, Checkpoint(work, trainer, first, key), progress)
         torch.manual_seed(settings.seed)  # whatever looked at the data before
         training.run(data)
     for hook in hooks:
@@ -85,11 +89,14 @@ def fit(
     return training.history
 
 
-def _lowered(
-    module: OnnxModule, data: Stream, settings: FitSettings, objective: Objective, progress: Progress
-) -> FitSettings:
-    """Return the settings with a learning rate that a range test finds safe."""
-    share = rate.safe_share(Trainer(module, settings, objective, ()), data)
+def _tested(trainer: Trainer, data: Stream, progress: Progress) -> FitSettings:
+    """Return the settings, with a learning rate that a range test finds safe where one is called for."""
+    settings = trainer.settings
+    wanted = settings.test_rate
+    if not (rate.called_for(trainer.module) and repeatable(data) if wanted is None else wanted):
+        return settings
+    progress("testing the learning rate", 0.0)
+    share = rate.safe_share(trainer, data)
     if share == 1.0:
         return settings
     found = settings.learning_rate * share

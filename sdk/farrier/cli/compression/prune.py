@@ -26,13 +26,17 @@ SHOWN = 3  # layers of a group that are named in the table
 
 @click.command()
 @click.argument("model", type=FILE)
-@click.option("--show-groups", is_flag=True, help="Only show which channels hang together, what stays and why.")
+@click.option(
+    "--show-groups", is_flag=True, help="Only show which channels hang together, what stays and why."
+)
 @click.option("--ratio", help="Share of the multiply-adds that goes, like 50%.")
 @click.option("--speedup", help="How many times fewer multiply-adds, like 2x.")
 @click.option("--latency", help="Share of the time that may be left, like 60%.")
 @click.option("--max-latency", help="Median time of a run that is to be reached, like 2ms.")
 @click.option("--parameters", help="Share of the parameters that may be left, like 50%.")
-@click.option("--sparsity", help="Share of zeros among the weights, like 90%; besides a goal above, or instead.")
+@click.option(
+    "--sparsity", help="Share of zeros among the weights, like 90%; besides a goal above, or instead."
+)
 @click.option(
     "--pattern", default="unstructured", show_default=True, help="Of the zeros: unstructured, 2:4, 4x1, 1x16."
 )
@@ -42,13 +46,21 @@ SHOWN = 3  # layers of a group that are named in the table
     help="Whether layers compete, or each loses the same share.")  # fmt: skip
 @click.option("--iterative", "rounds", type=int, default=1, show_default=True, metavar="ROUNDS",
     help="Approach the goal in so many rounds, with fine-tuning between where there is --train.")  # fmt: skip
-@click.option("--schedule", type=click.Choice(["geometric", "linear"]), default="geometric", show_default=True)
-@click.option("--any-width", is_flag=True, help="Let counts of channels end anywhere: often slower than dense.")
+@click.option(
+    "--schedule", type=click.Choice(["geometric", "linear"]), default="geometric", show_default=True
+)
+@click.option(
+    "--any-width", is_flag=True, help="Let counts of channels end anywhere: often slower than dense."
+)
 @click.option("--no-blocks", is_flag=True, help="Leave whole layers and blocks in.")
 @click.option("--no-rebuild", is_flag=True, help="Leave the weights that stay as they are.")
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="Layers that stay whole, like 'head*'; repeatable.")
+@click.option(
+    "--exclude", multiple=True, metavar="PATTERN", help="Layers that stay whole, like 'head*'; repeatable."
+)
 @click.option("--keep-ends", is_flag=True, help="Leave the first and the last layer whole.")
-@click.option("--keep-least", type=float, default=0.1, show_default=True, help="Share of each group that stays.")
+@click.option(
+    "--keep-least", type=float, default=0.1, show_default=True, help="Share of each group that stays."
+)
 @click.option("--calib", type=ROWS, help="Rows (.npz) without labels, for importance and rebuilding.")
 @click.option("--train", type=ROWS, help="Rows (.npz) with labels, to fine-tune on.")
 @click.option("--epochs", type=int, default=10, show_default=True, help="Of fine-tuning; 0: none.")
@@ -61,7 +73,9 @@ SHOWN = 3  # layers of a group that are named in the table
 @click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True,
     help="In which the model will run: its steps count.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for the results, or a file (.onnx).")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Folder for the results, or a file (.onnx)."
+)
 @json_option
 def prune(model: Path, *, show_groups: bool, out: Path | None, as_json: bool, **options: Any) -> None:
     """Remove channels and whole blocks from MODEL (.onnx) where that makes it faster, and say what it cost."""
@@ -176,7 +190,12 @@ def _show(result: Pruning, out: Path) -> None:
     row("multiply-adds", before.multiply_adds, after.multiply_adds, lambda v: f"{v:,}")
     row("parameters", before.parameters, after.parameters, lambda v: f"{v:,}")
     row("bytes", before.bytes, after.bytes, words.size)
-    row(f"median time ({result.engine}, {result.precision})", before.latency_ms, after.latency_ms, words.milliseconds)
+    row(
+        f"median time ({result.engine}, {result.precision})",
+        before.latency_ms,
+        after.latency_ms,
+        words.milliseconds,
+    )
     if result.metric is not None:
         relative = result.metric.relative
         values = [words.metric(figures.metric, relative=relative) for figures in (before, after)]

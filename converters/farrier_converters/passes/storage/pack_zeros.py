@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..model import Model
-from ..sparsity.pack import packed
-from . import Context, Pass
+from ...model import Model
+from ...sparsity.pack import packed
+from .. import Context, Pass
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..graph.compact.shrink import shrink
-from ..model import Model
-from . import Context, Pass
+from ...graph.compact.shrink import shrink
+from ...model import Model
+from .. import Context, Pass
 
 
 @dataclass(frozen=True)

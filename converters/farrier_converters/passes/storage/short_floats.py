@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from farrier_contracts.errors import UsageError
 
-from ..graph.edit import Graph
-from ..graph.upgrade import CannotUpgradeError, upgrade
-from ..model import Model, opset
-from ..quantize.calibrate import observe
-from ..quantize.reasons import set_reason
-from ..weights import sites
-from ..weights.floats import E4M3, E5M2
-from ..weights.marks import mark
-from ..weights.short import BF16_OPSET, FP8_OPSET, fp8_inputs, fp8_weights, mark_readers, to_bfloat16
-from ..weights.sites import CONV, LINEAR, Site
-from . import Context, Pass
+from ...graph.edit import Graph
+from ...graph.upgrade import CannotUpgradeError, upgrade
+from ...model import Model, opset
+from ...quantize.calibrate import observe
+from ...quantize.reasons import set_reason
+from ...weights import sites
+from ...weights.floats import E4M3, E5M2
+from ...weights.marks import mark
+from ...weights.short import BF16_OPSET, FP8_OPSET, fp8_inputs, fp8_weights, mark_readers, to_bfloat16
+from ...weights.sites import CONV, LINEAR, Site
+from .. import Context, Pass
 
 KINDS = {kind.name: kind for kind in (E4M3, E5M2)}
 WIDENED = (

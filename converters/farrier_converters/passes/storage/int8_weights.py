@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..graph.upgrade import CannotUpgradeError, upgrade
-from ..model import Model
-from ..quantize.uncalibrated.weights import AXIS_OPSET, Selection, store_as_integers
-from . import Context, Pass
+from ...graph.upgrade import CannotUpgradeError, upgrade
+from ...model import Model
+from ...quantize.uncalibrated.weights import AXIS_OPSET, Selection, store_as_integers
+from .. import Context, Pass
 
 NEWEST = 27  # the last whose DequantizeLinear ONNX Runtime 1.32 computes
 

@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 
 from farrier_contracts.errors import UsageError
 
-from ..graph.edit import Graph
-from ..graph.upgrade import CannotUpgradeError, upgrade
-from ..model import Model, opset
-from ..quantize.reasons import set_reason
-from ..weights import sites
-from ..weights.awq import AwqSettings
-from ..weights.gptq import GptqSettings
-from ..weights.pools import SPLIT_OPSET
-from ..weights.rest import halve_rest
-from ..weights.rounding import DATA_METHODS, METHODS, Rounding, round_weights
-from ..weights.sites import Bank
-from ..weights.store import WIDE_OPSET, Store, kernel_reads, with_domain
-from . import Context, Pass
+from ...graph.edit import Graph
+from ...graph.upgrade import CannotUpgradeError, upgrade
+from ...model import Model, opset
+from ...quantize.reasons import set_reason
+from ...weights import sites
+from ...weights.awq import AwqSettings
+from ...weights.gptq import GptqSettings
+from ...weights.pools import SPLIT_OPSET
+from ...weights.rest import halve_rest
+from ...weights.rounding import DATA_METHODS, METHODS, Rounding, round_weights
+from ...weights.sites import Bank
+from ...weights.store import WIDE_OPSET, Store, kernel_reads, with_domain
+from .. import Context, Pass
 
 BITS = (2, 3, 4, 8)
 THREES_OPSET = 18  # the first with bitwise operators
