@@ -14,9 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 import farrier
 from farrier import cli
-from farrier.optimization import Settings, TrialSettings
+from farrier.optimization import Settings, TrialSettings, recipe
+from farrier.optimization.smaller.orders import ORDERS
 from farrier.optimization.smaller.settings import SmallerSettings
+from farrier_contracts import targets
 from farrier_contracts.errors import BudgetError, InputError, UsageError
+from farrier_converters import search
 from farrier_converters.measure import LatencySettings
 from farrier_converters.model import from_proto
 from farrier_converters.pruning.staircase import default, store
@@ -197,8 +200,8 @@ def test_always_climbs_to_the_largest_cut_that_holds(made, tmp_path):
 
 
 def test_a_recipe_may_name_the_passes_itself_and_a_broken_step_ends_it_with_its_reason(made, tmp_path):
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(
+    given = tmp_path / "recipe.toml"
+    given.write_text(
         """
         version = 1
         [[candidate]]
@@ -229,7 +232,7 @@ def test_a_recipe_may_name_the_passes_itself_and_a_broken_step_ends_it_with_its_
         fit = { epochs = 1 }
         """
     )
-    result = optimize(made, tmp_path / "out", recipe=recipe, precision=None)
+    result = optimize(made, tmp_path / "out", recipe=given, precision=None)
     entries = {entry.name: entry for entry in result.candidates}
     assert set(entries) == {"original", "untaught", "taught"}
     assert entries["untaught"].latency is None
@@ -262,6 +265,33 @@ def test_the_example(resnet20_proto, shared_data, tmp_path):
     assert [line[0] for line in lines[2:]] == ["original", "clean", "prune", "distill", "fuse", "int8"]
     assert "training pruned-" in done.stderr
     assert (tmp_path / "out" / "model.onnx").stat().st_size <= 200_000
+
+
+def test_an_order_goes_on_as_the_quantized_candidate_did():
+    (finish,) = (c for c in search.plan(targets.get("host"), ["int8"]) if c.name == "int8-fitted")
+    settings = SmallerSettings(epochs=7)
+    cuts = {"size": 4.0, "latency": 1.5}
+    pruned, shallow = ORDERS
+    made = pruned.candidate(cuts, finish, settings)
+    assert made.name == "pruned-4x-1.5x-int8-fitted"
+    assert made.toolchain == finish.toolchain
+    assert made.steps == (
+        search.Step("clean"),
+        search.Step("prune", {"parameters": 0.25}),
+        search.Step("prune", {"latency": 0.6667}),
+        search.Step("distill", {"fit": {"epochs": 7}}),
+        *finish.steps[1:],
+    )
+    learning = pruned.candidate(cuts, finish, settings, trained=True).steps[-1]
+    assert learning.name == "qat"
+    assert learning.options["int8"] == {"fit": True}
+    assert learning.options["fit"] == {"epochs": 7}
+    probe = shallow.candidate({"size": 3.0}, finish, settings, taught=False)
+    assert [step.name for step in probe.steps] == ["clean", "student", "fuse", "int8"]
+    assert probe.steps[1].options == {"layers": "33%"}
+    for candidate in (made, probe):
+        for step in candidate.steps:
+            recipe.options(step)  # every pass takes them
 
 
 def test_what_is_wrong_is_one_sentence(made, tmp_path):
