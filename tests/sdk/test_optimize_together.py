@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 import farrier
 from farrier import cli
-from farrier.optimization import Settings, TrialSettings
+from farrier.optimization import Settings, TrialSettings, recipe
+from farrier.optimization.smaller.orders import ORDERS
 from farrier.optimization.smaller.settings import SmallerSettings
+from farrier_contracts import targets
 from farrier_contracts.errors import BudgetError, InputError, UsageError
+from farrier_converters import search
 from farrier_converters.measure import LatencySettings
 from farrier_converters.model import from_proto
+from farrier_converters.pruning.staircase import default, store
 
 pytest.importorskip("torch")
 
@@ -27,6 +33,7 @@ QUICK = Settings(
     ),
     smaller=SmallerSettings(epochs=4, most_trainings=3, measure_widths=False),
 )
+LIMIT_S = 600
 SIDE, CLASSES, WIDTH, BLOCKS = 8, 4, 32, 4
 INT8_ONLY = {"precision": "int8", "engine": "onnxruntime"}
 FLOAT = {"precision": "fp32", "engine": "onnxruntime"}
@@ -193,8 +200,8 @@ def test_always_climbs_to_the_largest_cut_that_holds(made, tmp_path):
 
 
 def test_a_recipe_may_name_the_passes_itself_and_a_broken_step_ends_it_with_its_reason(made, tmp_path):
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(
+    given = tmp_path / "recipe.toml"
+    given.write_text(
         """
         version = 1
         [[candidate]]
@@ -225,13 +232,66 @@ def test_a_recipe_may_name_the_passes_itself_and_a_broken_step_ends_it_with_its_
         fit = { epochs = 1 }
         """
     )
-    result = optimize(made, tmp_path / "out", recipe=recipe, precision=None)
+    result = optimize(made, tmp_path / "out", recipe=given, precision=None)
     entries = {entry.name: entry for entry in result.candidates}
     assert set(entries) == {"original", "untaught", "taught"}
     assert entries["untaught"].latency is None
     assert "ended after the pass student: it drops" in entries["untaught"].reason
     assert entries["taught"].kept
     assert [step["name"] for step in report_of(result)["steps"]] == ["original", "student", "distill", "qat"]
+
+
+def test_the_example(resnet20_proto, shared_data, tmp_path):
+    onnx.save(resnet20_proto, tmp_path / "net.onnx")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        place = store.kept_at("onnxruntime", "int8")
+        place.parent.mkdir(parents=True)
+        store.write(default("onnxruntime", "int8", "x86_64"), place)  # so that none is measured
+        archive = shared_data / "cifar10_jpg" / "cifar10_jpg_train_10000.zip"
+        small = ("--pictures", "320", "--epochs", "1", "--max-size", "200KB", "--max-drop", "100%")
+        engine = ("--precision", "int8", "--engine", "onnxruntime")
+        script = Path(__file__).resolve().parents[2] / "examples" / "all_three.py"
+        done = subprocess.run(
+            [sys.executable, str(script), "net.onnx", str(archive), "out", *small, *engine],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if line]
+    assert [line[0] for line in lines[2:]] == ["original", "clean", "prune", "distill", "fuse", "int8"]
+    assert "training pruned-" in done.stderr
+    assert (tmp_path / "out" / "model.onnx").stat().st_size <= 200_000
+
+
+def test_an_order_goes_on_as_the_quantized_candidate_did():
+    (finish,) = (c for c in search.plan(targets.get("host"), ["int8"]) if c.name == "int8-fitted")
+    settings = SmallerSettings(epochs=7)
+    cuts = {"size": 4.0, "latency": 1.5}
+    pruned, shallow = ORDERS
+    made = pruned.candidate(cuts, finish, settings)
+    assert made.name == "pruned-4x-1.5x-int8-fitted"
+    assert made.toolchain == finish.toolchain
+    assert made.steps == (
+        search.Step("clean"),
+        search.Step("prune", {"parameters": 0.25}),
+        search.Step("prune", {"latency": 0.6667}),
+        search.Step("distill", {"fit": {"epochs": 7}}),
+        *finish.steps[1:],
+    )
+    learning = pruned.candidate(cuts, finish, settings, trained=True).steps[-1]
+    assert learning.name == "qat"
+    assert learning.options["int8"] == {"fit": True}
+    assert learning.options["fit"] == {"epochs": 7}
+    probe = shallow.candidate({"size": 3.0}, finish, settings, taught=False)
+    assert [step.name for step in probe.steps] == ["clean", "student", "fuse", "int8"]
+    assert probe.steps[1].options == {"layers": "33%"}
+    for candidate in (made, probe):
+        for step in candidate.steps:
+            recipe.options(step)  # every pass takes them
 
 
 def test_what_is_wrong_is_one_sentence(made, tmp_path):

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farrier import report
-from farrier.optimization import Entry, fusions
+from farrier.optimization import Entry
 from farrier.optimization.build import apply
+from farrier.optimization.output import fusions
 from farrier.report import plots, words
 from farrier_contracts import targets
 from farrier_converters import passes

@@ -28,10 +28,12 @@ from ..quantize.scales import Range
 from ..quantize.trained.writer import EPSILON, Learnable, TrainableWriter
 from .data import Stream, stream
 from .fit import FitSettings, History, Progress, fit
+from .hooks import KeepZeros
 from .losses import Loss
 from .module import OnnxModule
 from .objective import Objective
 
+SPARSE = 0.3  # share of zeros that no dense network has by chance
 NORM_BATCHES = 8  # from which a new batch norm takes its first statistics
 
 
@@ -109,23 +111,37 @@ def train(
 ) -> Trained:
     """Train the quantized form of a model and return it in integers; see `fit` for data, loss and errors.
 
-    With a `lesson` it learns from another model too.
+    With a `lesson` it learns from another model too. Weights of which at least `SPARSE` are zero stay as sparse as they
+    are.
     """
     data = stream(data, [spec.name for spec in quantization.model.inputs])
     graph, learnable = quantization.trainable(factors)
     module = OnnxModule(graph, trainable=learnable.biases, scales=True, checkpoints=checkpoints)
     _start_norms(module, learnable, data)
     before = {name: module.value(name).detach().clone() for name in module.logarithmic}
-    if lesson is None:
-        history = fit(
-            module, data, settings, loss=loss, teacher=OnnxModule(quantization.model), progress=progress
-        )
-    else:
+    objective = None
+    if lesson is not None:
         objective = lesson.objective(module, data, loss, settings.smoothing)
-        plain = replace(settings, smoothing=0.0)  # the objective smooths
-        history = fit(module, data, plain, objective=objective, progress=progress)
-    moved = {name: (module.value(name) / before[name] - 1).detach().numpy() for name in before}
+        settings = replace(settings, smoothing=0.0)  # the objective smooths
+    history = fit(
+        module,
+        data,
+        settings,
+        objective=objective,
+        loss=None if objective is not None else loss,
+        teacher=OnnxModule(quantization.model),
+        hooks=_zeros(module, learnable),
+        progress=progress,
+    )
+    moved = {name: (module.value(name).detach().cpu() / before[name] - 1).numpy() for name in before}
     return Trained(finish(quantization, module, learnable), history, moved)
+
+
+def _zeros(module: OnnxModule, learnable: Learnable) -> list[KeepZeros]:
+    parameters = module.parameters_by_name
+    shares = {n: float((parameters[n] == 0).float().mean()) for n in learnable.weights if n in parameters}
+    sparse = [name for name, share in shares.items() if share >= SPARSE]
+    return [KeepZeros(sparse)] if sparse else []
 
 
 def finish(quantization: Quantization, module: OnnxModule, learnable: Learnable) -> Model:

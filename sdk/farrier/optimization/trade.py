@@ -106,7 +106,7 @@ class Trade:
             judge=judge,
             progress=progress,
         )
-        found = smaller.Search(self.job, tools, self.builds[ORIGINAL])
+        found = smaller.Search(self.job, tools, self.builds[ORIGINAL], self.entries)
         finishes = smaller.finishes(self.job, self.entries)
         found.run(finishes, limited=choice.delivered is None)
         self.left_out += [left_out(candidate, reason, self.job) for candidate, reason in found.failures]

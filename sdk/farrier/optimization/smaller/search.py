@@ -66,6 +66,7 @@ class Search:
     job: Job
     tools: Tools
     original: Built
+    entries: Mapping[str, Entry]  # all that was measured, kept up to date by `tools.judge`
     probes: list[Probe] = field(default_factory=list)
     trained: list[str] = field(default_factory=list)
     failures: list[tuple[Candidate, str]] = field(default_factory=list)
@@ -204,6 +205,9 @@ class Search:
             choice = self.tools.judge({candidate.name: built})
             if any(v.name == candidate.name and v.feasible for v in choice.verdicts):
                 return True
+            drop = self.entries[candidate.name].drop
+            if drop is None or drop <= self.job.budget.max_drop:
+                return False  # it is not the integers that miss the budget
         return False
 
 
