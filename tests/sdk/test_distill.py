@@ -123,6 +123,28 @@ def test_rows_without_labels_are_judged_by_agreement(files, tmp_path):
     assert result.models[result.delivered].value >= result.models["student before"].value
 
 
+def test_the_rows_that_judge_do_not_choose_what_is_delivered(files, tmp_path):
+    """Whatever labels the judging rows have, the same student is delivered: only its score changes."""
+    rows = pictures(128, 1)
+    np.savez(tmp_path / "shuffled.npz", x=rows["x"], labels=np.roll(rows["labels"], 1))
+    found = [
+        farrier.distill(
+            files / "teacher.onnx",
+            layers="half",
+            train=files / "train.npz",
+            data=data,
+            alone=True,
+            batch=16,
+            out=tmp_path / f"out{number}",
+            options=FAST,
+        )
+        for number, data in enumerate((files / "eval.npz", tmp_path / "shuffled.npz"))
+    ]
+    assert found[0].delivered == found[1].delivered
+    assert found[0].student.read_bytes() == found[1].student.read_bytes()
+    assert found[0].models[found[0].delivered].value > found[1].models[found[1].delivered].value + 0.2
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [

@@ -73,7 +73,8 @@ def distill(
     says ("alternate", "first", "last", "importance"), and `width` ("50%") of the channels. `train` holds rows under the
     model's input names (.npz), with labels or without (`unlabelled` forgets them); a tenth of them chooses the best
     epoch. `data` holds the rows that judge, else a fifth of `train` does. `alone` trains the same student on the labels
-    alone, too, and delivers the better of both. `options` say how it learns. In `work` a killed run goes on.
+    alone, too, and delivers what is better on the rows that choose. `options` say how it learns. In `work` a killed
+    run goes on.
     Raises UsageError and InputError in one sentence, and then writes nothing.
     """
     choice = Choice(None if student is None else Path(student), layers, width, way)
@@ -97,7 +98,7 @@ def distill(
         rivals["student alone"] = workplace.alone(lesson.made.model, options)
     rivals["distilled"] = lesson.taught.model
     scored = _scored(rivals, shares, chosen, progress)
-    delivered, notes = _decide(scored, chosen)
+    delivered, notes = _decide(rivals, shares, chosen)
     result = Result(
         out=Path(out),
         metric=chosen,
@@ -224,18 +225,28 @@ def _scored(
     return found
 
 
-def _decide(scored: Mapping[str, Scored], metric: Metric) -> tuple[str, Sequence[str]]:
-    """Return which model is delivered, and why it is not the distilled one where it is not."""
-    students = [name for name in ("distilled", "student alone", "student before") if name in scored]
+def _decide(rivals: Mapping[str, Model], shares: Shares, metric: Metric) -> tuple[str, Sequence[str]]:
+    """Return which student is delivered, and why it is not the distilled one where it is not.
+
+    The held-out training rows decide, never those that judge: a score that chose its model says too much of it. Without
+    labels there, the student that agrees most with the teacher is best.
+    """
+    if metric.needs_labels and shares.validation.labels is None:
+        metric = metrics.get("agreement")
+    reference = rivals.get("adapted teacher", rivals["teacher"])
+    students = [name for name in ("distilled", "student alone", "student before") if name in rivals]
+    values = {
+        name: evaluated(rivals[name], shares.validation, metric, reference=reference) for name in students
+    }
     sign = 1 if metric.higher_is_better else -1
-    best = max(students, key=lambda name: (sign * scored[name].value, -students.index(name)))
+    best = max(students, key=lambda name: (sign * values[name], -students.index(name)))
     if best == "distilled":
         return best, ()
     what = {
         "student alone": "the student that learned from labels alone",
         "student before": "the student as it was",
     }
-    return best, (f"{what[best]} is delivered: distillation made none better on the rows that judge",)
+    return best, (f"{what[best]} is delivered: on the held-out training rows the distilled one is no better",)
 
 
 def _plain(options: DistillOptions, choice: Choice, batch: int) -> dict[str, Any]:
