@@ -27,13 +27,16 @@ class QatOptions:
     """What is quantized and how (`int8`), and how it trains (fields of `training.fit.FitSettings`).
 
     `checkpoints` > 1 saves memory: inner results are computed twice (see `OnnxModule`). `loss(outputs, labels)`
-    replaces cross-entropy or squared error.
+    replaces cross-entropy or squared error. The loss is `hard` of the labels' and the rest of the distance to the
+    answers of the model as it came (`context.original`) at `temperature`, see the pass "distill".
     """
 
     int8: Int8Options | Mapping[str, Any] = field(default_factory=lambda: Int8Options(wide_edges=True))
     fit: Mapping[str, Any] = field(default_factory=dict)
     checkpoints: int = 0
     loss: Any = None
+    hard: float = 1.0
+    temperature: float = 4.0
 
 
 def run(model: Model, options: QatOptions, context: Context) -> Model:
@@ -51,6 +54,8 @@ def train(model: Model, options: QatOptions, context: Context) -> Trained:
     from ..training import qat
     from ..training.fit import FitSettings
 
+    if options.hard < 1 and context.original is None:
+        raise UsageError("learning from the model as it came needs that model; give it, or leave hard at 1")
     quantization, factors = prepare(model, int8_options(options.int8), context)
     return qat.train(
         quantization,
@@ -59,6 +64,7 @@ def train(model: Model, options: QatOptions, context: Context) -> Trained:
         factors=factors,
         loss=options.loss,
         checkpoints=options.checkpoints,
+        lesson=None if options.hard == 1 else qat.Taught(context.original, options.hard, options.temperature),  # type: ignore[arg-type]
         progress=context.progress,
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from farrier_contracts.errors import InputError
 from farrier_contracts.targets import Arithmetic
 
 from ..graph.edit import Graph
@@ -27,11 +28,10 @@ from ..quantize.scales import Range
 from ..quantize.trained.writer import EPSILON, Learnable, TrainableWriter
 from .data import Stream, stream
 from .fit import FitSettings, History, Progress, fit
-from .hooks import KeepZeros
 from .losses import Loss
 from .module import OnnxModule
+from .objective import Objective
 
-SPARSE = 0.3  # share of zeros that no dense network has by chance
 NORM_BATCHES = 8  # from which a new batch norm takes its first statistics
 
 
@@ -70,6 +70,32 @@ class Trained:
     moved: Mapping[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Taught:
+    """Learning from a teacher's answers at `temperature` besides the labels, which are the share `hard` of the loss."""
+
+    teacher: Model
+    hard: float
+    temperature: float
+
+    def objective(self, module: OnnxModule, data: Stream, loss: Loss | None, smoothing: float) -> Objective:
+        """Return what is minimized; raises InputError for empty data, UsageError for shares that are none."""
+        from .distillation import Distillation, Teachers, Weights
+
+        first = next(iter(data(0)), None)
+        if first is None:
+            raise InputError("the training data holds no batches")
+        return Distillation(
+            module,
+            Teachers([OnnxModule(self.teacher)], cache=bool(getattr(data, "repeats", False))),
+            Weights(self.temperature, self.hard),
+            example={name: np.asarray(value) for name, value in first[0].items()},
+            labels=first[1],
+            loss=loss,
+            smoothing=smoothing,
+        )
+
+
 def train(
     quantization: Quantization,
     data: Any,
@@ -78,35 +104,28 @@ def train(
     factors: Mapping[str, np.ndarray],
     loss: Loss | None = None,
     checkpoints: int = 0,
+    lesson: Taught | None = None,
     progress: Progress = lambda _stage, _share: None,
 ) -> Trained:
     """Train the quantized form of a model and return it in integers; see `fit` for data, loss and errors.
 
-    Weights of which at least `SPARSE` are zero stay as sparse as they are.
+    With a `lesson` it learns from another model too.
     """
     data = stream(data, [spec.name for spec in quantization.model.inputs])
     graph, learnable = quantization.trainable(factors)
     module = OnnxModule(graph, trainable=learnable.biases, scales=True, checkpoints=checkpoints)
     _start_norms(module, learnable, data)
     before = {name: module.value(name).detach().clone() for name in module.logarithmic}
-    history = fit(
-        module,
-        data,
-        settings,
-        loss=loss,
-        teacher=OnnxModule(quantization.model),
-        hooks=_zeros(module, learnable),
-        progress=progress,
-    )
-    moved = {name: (module.value(name).detach().cpu() / before[name] - 1).numpy() for name in before}
+    if lesson is None:
+        history = fit(
+            module, data, settings, loss=loss, teacher=OnnxModule(quantization.model), progress=progress
+        )
+    else:
+        objective = lesson.objective(module, data, loss, settings.smoothing)
+        plain = replace(settings, smoothing=0.0)  # the objective smooths
+        history = fit(module, data, plain, objective=objective, progress=progress)
+    moved = {name: (module.value(name) / before[name] - 1).detach().numpy() for name in before}
     return Trained(finish(quantization, module, learnable), history, moved)
-
-
-def _zeros(module: OnnxModule, learnable: Learnable) -> list[KeepZeros]:
-    parameters = module.parameters_by_name
-    shares = {n: float((parameters[n] == 0).float().mean()) for n in learnable.weights if n in parameters}
-    sparse = [name for name, share in shares.items() if share >= SPARSE]
-    return [KeepZeros(sparse)] if sparse else []
 
 
 def finish(quantization: Quantization, module: OnnxModule, learnable: Learnable) -> Model:

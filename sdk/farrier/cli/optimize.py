@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     type=click.Choice(("auto", "always", "never")),
     help="Try smaller networks, taught by the original on --train: where quantizing alone misses the budget (auto).",
 )
+@click.option("--augment", help="Changes to pictures in training, like crop:4,mirror.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over --train for each of them; 10.")
 @click.option(
     "--metric",

@@ -87,12 +87,18 @@ class Job:
             calibration=lambda: self.calibration(batch),
             progress=progress,
             twin=self.twin,
-            training=None if self.training is None else Epochs(self.training, self.settings.data.seed),
+            training=self._epochs(),
             validation=None if self.held_out is None else HeldOut(self.held_out),
             original=self.model,
             staircase=None if self.stairs is None else self.stairs.of(candidate, progress),
             work=self.settings.work,
         )
+
+    def _epochs(self) -> Epochs | None:
+        settings = self.settings
+        if self.training is None:
+            return None
+        return Epochs(self.training, settings.data.seed, settings.smaller.augment)
 
     def watched(self, batch: int, folder: Path) -> Job:
         """Return the job with what validates steps: on held-out rows to train on, else on the calibration rows.

@@ -45,9 +45,15 @@ def rebuild(job: Job, former: lock.Lock, stage: Path, progress: Progress) -> Fou
     return Found(original, delivered, entries, profile, tuple(former["warnings"]), former)
 
 
-def asked(former: lock.Lock) -> tuple[str, str, Budget]:
-    """Return the target, metric and budget of a former run; raises InputError."""
+def asked(former: lock.Lock) -> tuple[str, str, Budget, tuple[str, ...]]:
+    """Return the target, metric, budget and augmentation of a former run; raises InputError."""
     try:
-        return former["inputs"]["target"], former["inputs"]["metric"], Budget(**former["budget"])
+        inputs = former["inputs"]
+        return (
+            inputs["target"],
+            inputs["metric"],
+            Budget(**former["budget"]),
+            tuple(inputs.get("augment", ())),
+        )
     except (KeyError, TypeError) as error:
         raise InputError(f"the lock is damaged ({error}); optimize again") from None

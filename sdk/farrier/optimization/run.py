@@ -41,6 +41,7 @@ def optimize(
     engine: str | Sequence[str] | None = None,
     prune: str | None = None,
     epochs: int | None = None,
+    augment: str | Sequence[str] | None = None,
     recipe: str | Path | None = None,
     locked: str | Path | None = None,
     out: str | Path,
@@ -59,6 +60,7 @@ def optimize(
     that the target has. `train` names rows to train on, with labels or without: for quantization-aware training, and
     for smaller networks, pruned or of fewer layers, which learn from the original. `prune` says when these are tried:
     "auto" (where quantizing alone misses the budget), "always" or "never"; each is trained for `epochs`.
+    `augment` ("crop:4,mirror") names changes to pictures in every training.
     `locked` rebuilds what a former run delivered, without measuring again.
     `progress(stage, share)` is called on the way.
     Raises UsageError, InputError or BudgetError; nothing is written then.
@@ -77,7 +79,7 @@ def optimize(
     folder.check(out)
     former = lock.read(Path(locked)) if locked else None
     if former is not None:
-        target, metric, budget = asked(former)
+        target, metric, budget, augment = asked(former)
     job = prepare(
         _source(model, example),
         target_name=target,
@@ -89,7 +91,7 @@ def optimize(
         recipe_path=_path(recipe),
         precisions=_words(precision),
         engine_names=_words(engine),
-        settings=_settings(settings or Settings(), prune, epochs),
+        settings=_settings(settings or Settings(), prune, epochs, _words(augment)),
     )
     progress = progress or silent
     with folder.staged(out) as stage:
@@ -116,9 +118,15 @@ def optimize(
         )
 
 
-def _settings(settings: Settings, prune: str | None, epochs: int | None) -> Settings:
+def _settings(
+    settings: Settings, prune: str | None, epochs: int | None, augment: Sequence[str] | None
+) -> Settings:
     """Return the settings with what was given besides; raises UsageError."""
-    given = {"mode": prune, "epochs": epochs}
+    if augment:
+        from farrier_converters.training.augment import named
+
+        named(augment)  # a name that is none is said at once
+    given = {"mode": prune, "epochs": epochs, "augment": None if augment is None else tuple(augment)}
     changes = {name: value for name, value in given.items() if value is not None}
     return replace(settings, smaller=replace(settings.smaller, **changes))  # type: ignore[arg-type]
 

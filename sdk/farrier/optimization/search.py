@@ -79,7 +79,7 @@ def search(job: Job, stage: Path, progress: Progress) -> Found:
     late = {name: b for name, b in builds.items() if name not in trade.forecasted}
     forecast.outlooks += portable.look(job, late, original, progress=part(progress, 0.85, 0.05))
     if choice.delivered is None:
-        raise BudgetError(sentences.impossible(entries[choice.best], choice, trade.job))
+        raise BudgetError(sentences.impossible(entries[choice.best], choice, job, trade.conclusion))
     delivered = builds[choice.delivered]
     return Found(
         original,

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 UNBUILT = "cannot be built: "  # begins the reason of a candidate that a pass or compiler tripped over
 
 
-def impossible(best: Entry, choice: Choice, job: Job) -> str:
-    """Say what the best there is misses, and what to try."""
+def impossible(best: Entry, choice: Choice, job: Job, tried: str = "") -> str:
+    """Say what the best there is misses, what came of smaller networks (`tried`), and what to try."""
     budget = job.budget
     reason = next(v.reason for v in choice.verdicts if v.name == best.name)
     latency = best.latency.p50_ms if best.latency else float("nan")
@@ -27,7 +27,7 @@ def impossible(best: Entry, choice: Choice, job: Job) -> str:
         other = f"give rows to train on with --train, so that smaller networks are tried, or {other}"
     return (
         f"the budget cannot be met; the best there is, {best.name}, {reason} (in all: {latency:.3g} ms, "
-        f"{best.size_bytes} bytes, a drop of {best.drop:.2%}): allow more, or {other}"
+        f"{best.size_bytes} bytes, a drop of {best.drop:.2%}){f'; {tried}' if tried else ''}: allow more, or {other}"
     )
 
 

@@ -34,6 +34,7 @@ class Trade:
     left_out: list[Entry]
     forecast: portable.Forecast
     forecasted: frozenset[str] = frozenset()
+    conclusion: str = ""  # of the search for smaller networks
 
     def __post_init__(self) -> None:
         self.forecasted = frozenset(self.builds)
@@ -44,9 +45,11 @@ class Trade:
             self.entries, self.forecast.variants, lambda e: _choose(e, self.builds, self.job)
         )
 
-    def make(self, candidate: Candidate, *, progress: Progress, timed: bool = True) -> Built:
-        """Build a candidate; raises whatever a pass or the compiler raises."""
-        return build_one(self.job, candidate, self.stage, batch=self.batch, progress=progress, timed=timed)
+    def make(self, candidate: Candidate, *, progress: Progress, watched: bool = True) -> Built:
+        """Build a candidate; raises whatever a pass or the compiler raises, and what ends a watched one early."""
+        return build_one(
+            self.job, candidate, self.stage, batch=self.batch, progress=progress, watched=watched
+        )
 
     def join(self, found: Mapping[str, Built], best: str, progress: Progress) -> None:
         """Measure what was built later beside the original and the best so far."""
@@ -99,7 +102,7 @@ class Trade:
             return self.elect()
 
         tools = smaller.Tools(
-            build=lambda candidate, timed: self.make(candidate, progress=progress, timed=timed),
+            build=lambda candidate, watched: self.make(candidate, progress=progress, watched=watched),
             judge=judge,
             progress=progress,
         )
@@ -107,6 +110,7 @@ class Trade:
         finishes = smaller.finishes(self.job, self.entries)
         found.run(finishes, limited=choice.delivered is None)
         self.left_out += [left_out(candidate, reason, self.job) for candidate, reason in found.failures]
+        self.conclusion = found.conclusion()
         return found.facts()
 
     def judged(self, choice: Choice) -> tuple[Entry, ...]:
@@ -124,12 +128,19 @@ class Trade:
 
 
 def build_one(
-    job: Job, candidate: Candidate, stage: Path, *, batch: int, progress: Progress, timed: bool = True
+    job: Job,
+    candidate: Candidate,
+    stage: Path,
+    *,
+    batch: int,
+    progress: Progress,
+    timed: bool = True,
+    watched: bool = True,
 ) -> Built:
     """Build a candidate in its place; raises whatever a pass or the compiler raises."""
     progress(f"building {candidate.name}", 0.0)
     context = replace(job.context(candidate, batch, progress), statistics=job.statistics)
-    watch = _watcher(job, candidate)
+    watch = _watcher(job, candidate) if watched else None
     where = place(stage, candidate)
     return build(job.model, candidate, where, batch=batch, context=context, timed=timed, watch=watch)
 

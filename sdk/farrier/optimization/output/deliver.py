@@ -135,6 +135,7 @@ def _lock_document(
             "target": d.job.target.name,
             "metric": d.job.metric_text,
             "seed": d.job.settings.data.seed,
+            "augment": list(d.job.settings.smaller.augment),
         },
         "budget": asdict(d.job.budget),
         "warnings": list(d.job.warnings),

@@ -13,6 +13,7 @@ from farrier_converters.search import Candidate, Step
 from .settings import SmallerSettings
 
 SIZE, LATENCY = "size", "latency"
+HARD = 0.5  # share of the labels in the loss of integers that learn; the rest is the original's answers
 Cuts = Mapping[str, float]  # of SIZE and LATENCY, how many times less there is to be
 
 
@@ -42,9 +43,8 @@ class Order:
         fit = {"epochs": settings.epochs}
         rest = [step for step in finish.steps if step.name != "clean"]
         if trained:
-            rest = [
-                Step("qat", {"int8": dict(step.options), "fit": fit}) for step in rest if step.name == "int8"
-            ]
+            learns = {"fit": fit, "hard": HARD}
+            rest = [Step("qat", {"int8": dict(s.options), **learns}) for s in rest if s.name == "int8"]
         teach = (Step("distill", {"fit": fit}),) if taught else ()
         size = "-".join(f"{cut:g}x" for cut in cuts.values())
         return replace(

@@ -21,11 +21,17 @@ class Epochs:
 
     data: Dataset
     seed: int
+    augment: tuple[str, ...] = ()  # see `training.augment.named`
 
     @property
     def batch(self) -> int:
         """Rows per step."""
         return self.data.fixed_batch or min(BATCH, len(self.data))
+
+    @property
+    def repeats(self) -> bool:
+        """Whether rows come back unchanged, so that a teacher's answers to them may be kept."""
+        return not self.augment
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -33,8 +39,15 @@ class Epochs:
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of one epoch."""
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.data.rows)
-        return _batches(self.data, order, self.batch, len(self))
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(self.data.rows)
+        batches = _batches(self.data, order, self.batch, len(self))
+        if not self.augment:
+            return batches
+        from farrier_converters.training.augment import named
+
+        change = named(self.augment)
+        return ((change(inputs, rng), labels) for inputs, labels in batches)
 
 
 @dataclass(frozen=True)

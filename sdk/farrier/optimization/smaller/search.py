@@ -37,8 +37,8 @@ def wanted(job: Job, choice: Choice) -> bool:
 class Tools:
     """What the search needs of its surroundings.
 
-    `build(candidate, timed)` raises what passes raise; `judge(builds)` measures them beside the original, keeps their
-    entries and returns the choice among all so far.
+    `build(candidate, watched)` raises what passes raise, and where it is watched what ends it early. `judge(builds)`
+    measures them beside the original, keeps their entries and returns the choice among all so far.
     """
 
     build: Callable[[Candidate, bool], Built]
@@ -91,6 +91,19 @@ class Search:
             "trained": list(self.trained),
         }
 
+    def conclusion(self) -> str:
+        """Say what came of it, for whoever got nothing."""
+        if self.failures:
+            candidate, reason = self.failures[-1]
+            return f"of smaller networks, {candidate.name}: {reason}"
+        if self.trained:
+            return f"{len(self.trained)} smaller networks were trained, the last of them {self.trained[-1]}"
+        sizes = [probe.bytes for probe in self.probes if probe.bytes is not None]
+        times = [probe.latency_ms for probe in self.probes if probe.latency_ms is not None]
+        best = [f"the smallest has {min(sizes)} bytes"] if sizes else []
+        best += [f"the fastest takes {min(times):.3g} ms"] if times else []
+        return ", ".join(("no smaller network could be made that is small and fast enough", *best))
+
     def _left(self) -> int:
         return self.job.settings.smaller.most_trainings - len(self.trained)
 
@@ -142,7 +155,7 @@ class Search:
         candidate = replace(candidate, name=f"probe-{len(self.probes) + 1}")
         self.tools.progress(f"{order.name} network, {_words(wanted)}: what it costs", 0.0)
         try:
-            found = self._cost(self.tools.build(candidate, True), order, wanted, finish)
+            found = self._cost(self.tools.build(candidate, False), order, wanted, finish)
         except (FarrierError, ValueError, ArithmeticError) as error:
             found = Probe(order.name, wanted, finish.name, failure=brief(error))
         self.probes.append(found)

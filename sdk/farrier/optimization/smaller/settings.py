@@ -18,6 +18,7 @@ class SmallerSettings:
     Each of at most `most_trainings` trainings takes `epochs` passes over the training rows. Of these rows, a `share`
     (at most `most_rows`) is held out to judge each step by, where there are `least_rows` of them in all; with fewer,
     the calibration rows judge. With `measure_widths`, what widths cost is measured where the target's engine is here.
+    `augment` names changes to pictures in training (see `training.augment.named`), like ("crop:4", "mirror").
     """
 
     mode: str = AUTO
@@ -27,6 +28,7 @@ class SmallerSettings:
     most_rows: int = 1000
     least_rows: int = 100
     measure_widths: bool = True
+    augment: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise UsageError for a value that means nothing."""
