@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -128,7 +128,7 @@ class _Run:
         base = number / options.rounds
         tell("weighing channels", base)
         blocks = whole.blocks(groups.model, feeds=self.example) if options.blocks else ()
-        blocks = tuple(block for block in blocks if not _excluded(block.inner, options.exclude))
+        blocks = tuple(block for block in blocks if not _excluded(_layers(groups, block), options.exclude))
 
         def told(share: float) -> None:
             tell("choosing channels", base + share / options.rounds)
@@ -255,8 +255,15 @@ def _limits(options: PruneOptions, groups: Groups) -> Limits:
     )
 
 
-def _excluded(names: object, patterns: object) -> bool:
-    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)  # type: ignore[attr-defined]
+def _excluded(names: Iterable[str], patterns: Iterable[str]) -> bool:
+    patterns = tuple(patterns)
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _layers(groups: Groups, block: whole.Block) -> list[str]:
+    """Return the names of the layers inside of a block."""
+    inner, nodes = set(block.inner), list(Graph(groups.model).nodes)
+    return [layer.name for layer in groups.layers if inner & set(nodes[layer.node].output)]
 
 
 def _example(model: Model, rows: Rows | None) -> dict[str, np.ndarray] | None:

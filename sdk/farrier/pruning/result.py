@@ -102,6 +102,8 @@ class Pruning:
             relative = self.metric.relative
             shown = [words.metric(f.metric, relative=relative) for f in (self.before, self.after)]
             kept = f"; {self.metric.name} {shown[0]} → {shown[1]}"
+        if self.after.zeros is not None and self.multiply_add_gain == 1:
+            return f"Of the weights that can be sparse, {self.after.zeros:.1%} are zero{kept}."
         return (
             f"The pruned model {faster}has {words.times(self.multiply_add_gain)} fewer multiply-adds and "
             f"{words.times(self.before.parameters / max(self.after.parameters, 1))} fewer parameters{kept}."

@@ -131,6 +131,8 @@ class _Work:
         if zeros is not None:
             model, sparse, statement = self._sparse(model, zeros, pattern)
             notes += statement.splitlines()
+            for line in statement.splitlines():
+                self.progress(NOTE + line, 0.9)
         elif self.rows.training is not None and self.options.fit["epochs"] and model is not self.source:
             model = self._tuned(model)
         before, after = self._figures(self.source, "dense"), self._figures(model, "pruned")
@@ -199,8 +201,15 @@ class _Work:
         options = self.options
         between = {} if self.rows.training is None or options.rounds == 1 else self._between()
         options = replace(options, fit=between)
-        found, _ = Attempts(self.source, self.goals, options, self.context(), self._clock).best()
+        found, _ = Attempts(self.source, self._goals(), options, self.context(), self._clock).best()
         return found
+
+    def _goals(self) -> Goals:
+        """Return the goals, with milliseconds as a share of the dense model's median where it can be timed."""
+        limit = self.goals.max_latency_ms
+        if limit is None or not self._clock({"dense": self.source}):
+            return self.goals
+        return replace(self.goals, max_latency_ms=None, latency=min(1.0, limit / self.medians["dense"]))
 
     def _between(self) -> dict[str, Any]:
         """Half of the epochs are spent between rounds, at least one each; the other half follows."""

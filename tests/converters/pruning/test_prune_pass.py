@@ -181,6 +181,13 @@ def test_excluded_layers_and_ends_stay() -> None:
         prune(prunable.chain(16), PruneOptions(ratio=0.4, exclude=("nothing",)), Context())
 
 
+def test_blocks_with_an_excluded_layer_stay() -> None:
+    options = PruneOptions(ratio=0.3, exclude=("b1.conv2",))
+    found = prune(prunable.residual(16, blocks=4), options, Context())
+    assert found.blocks
+    assert "b1.relu2" not in found.blocks
+
+
 def test_equal_constants_of_different_layers_are_taken_apart() -> None:
     model = prunable.chain(32)
     zeros = np.zeros(32, np.float32)
