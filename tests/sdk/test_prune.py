@@ -276,6 +276,19 @@ def test_without_torch_models_are_pruned_and_groups_shown(model: Path, tmp_path:
     assert (tmp_path / "out" / "pruned.onnx").is_file()
 
 
+def test_the_example_needs_no_torch(model: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "calib.npz", x=prunable.rows(32))
+    script = Path(__file__).resolve().parents[2] / "examples" / "prune_onnx.py"
+    out = tmp_path / "small.onnx"
+    done = subprocess.run(
+        [sys.executable, script, model, out, "--rows", tmp_path / "calib.npz"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "importance: energy; PyTorch loaded: False" in done.stdout
+    assert load(out).proto.ByteSize() < load(model).proto.ByteSize()
+
+
 def test_shares_and_factors_are_read() -> None:
     assert share("50%", what="x") == share(0.5, what="x") == share("0.5", what="x") == 0.5
     assert factor("2x") == factor(2) == factor("2.0") == 2.0

@@ -27,14 +27,13 @@ def prune(model: Model, options: PruneOptions, context: Context) -> Pruned:
     def gradients(groups: Groups, name: str) -> Mapping[str, np.ndarray]:
         from ..training.importance import gradients as gather
 
-        device = str(options.fit.get("device", "cpu"))
         return gather(
             groups,
             name,
             _labelled(context),
             rows=options.rows,
             seed=options.seed,
-            device=device,
+            device=options.device,
             progress=context.progress,
         )
 

@@ -31,7 +31,8 @@ class PruneOptions:
     fine-tuned after each but the last.
     `rebuild` fits what reads the removed channels to calibration rows. `exclude` holds patterns of layer names
     (`*`, `?`), `keep_ends` adds the first and the last layer; `keep_least` is the share of a group that stays,
-    `keep_blocks` the share of the blocks. `rows` of data are looked at for importance and rebuilding.
+    `keep_blocks` the share of the blocks. `rows` of data are looked at for importance and rebuilding; `device` is where
+    gradients are computed ("cpu", "cuda" or "auto").
     """
 
     ratio: float | None = None
@@ -53,6 +54,7 @@ class PruneOptions:
     keep_blocks: float = 0.3
     rows: int = 512
     seed: int = 0
+    device: str = "cpu"
     fit: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -91,7 +91,7 @@ def prune(
     for note in (*where.notes, *rows.notes):
         progress(NOTE + note, 0.0)
     fit = {"epochs": epochs, "seed": seed, "device": device, **options.fit}
-    work = _Work(source, where, rows, goals, replace(options, seed=seed, fit=fit), progress)
+    work = _Work(source, where, rows, goals, replace(options, seed=seed, device=device, fit=fit), progress)
     chosen = None if rows.evaluation is None else _metric(metric, rows)
     found = work.result(path.name, target_out, zeros, pattern, chosen)
     output.write(found.pruning, found.model, target_out)

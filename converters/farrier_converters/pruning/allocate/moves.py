@@ -10,6 +10,7 @@ from .costs import Axis, Node
 from .state import Move, State
 
 CHUNKS = 32  # steps from all units of a group to none, where any count will do
+MOST_COUNTS = 24  # counts of one group that are looked at
 AHEAD = 3  # good widths of a shared tensor that are looked at, from the widest on
 WORTHWHILE = 1e-6  # of a node's time: less is rounding
 
@@ -116,4 +117,7 @@ def _counts(state: State, order: np.ndarray, nodes: list[Node]) -> list[int]:
             width = axis.kept(state.gone)
             good = state.costs.good_widths(node.layer.kind, width)
             found |= {(width - w) // each for w in good if (width - w) % each == 0}
-    return sorted(count for count in found if 0 < count <= len(order))
+    counts = sorted(count for count in found if 0 < count <= len(order))
+    if len(counts) > MOST_COUNTS:  # steps are many where a layer is wide: then they are near each other
+        counts = [counts[i] for i in np.unique(np.linspace(0, len(counts) - 1, MOST_COUNTS).astype(int))]
+    return counts

@@ -33,7 +33,8 @@ class Optimizers:
         if self.weights:
             self.all.append((self._weights(), settings.learning_rate))
         if self.scales:
-            made = torch.optim.Adam(self.scales.values(), lr=settings.scale_rate)
+            scales = [*self.scales.values()]
+            made = torch.optim.Adam(scales, lr=settings.scale_rate, fused=_fused(scales[0]))
             self.all.append((made, settings.scale_rate))
         if not self.all:
             raise InputError("the model has no weights to train")
@@ -87,9 +88,7 @@ class Optimizers:
         ]
         groups = [group for group in groups if group["params"]]
         rate = settings.learning_rate
-        fused = (
-            True if self.weights[0].device.type == "cuda" else None
-        )  # one kernel, and no wait for the scaler
+        fused = _fused(self.weights[0])
         if settings.optimizer == "sgd":
             nesterov = settings.momentum > 0
             return torch.optim.SGD(
@@ -97,3 +96,8 @@ class Optimizers:
             )
         kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
         return kind(groups, lr=rate, fused=fused)
+
+
+def _fused(parameter: Tensor) -> bool | None:
+    """Say whether to take an optimizer that is one kernel, and does not wait for the scale of gradients."""
+    return True if parameter.device.type == "cuda" else None
