@@ -9,7 +9,7 @@ steps until the multiply-adds are cut CUT times. Batch norms stay nodes of their
 """
 
 # Torch-Pruning lives in an environment of its own
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportCallIssue=false
 from __future__ import annotations
 
 import sys
@@ -101,7 +101,7 @@ def main(weights: str, rows: str, out: str, cut: str, importance: str) -> None:
     )
     found = np.load(rows)
     images, labels = torch.from_numpy(found["images"]), torch.from_numpy(found["labels"])
-    operations = dense
+    operations, parameters = dense, 0.0
     for step in range(STEPS):
         if taylor:
             model.zero_grad()
