@@ -92,6 +92,22 @@ def test_costs_are_those_of_the_model_that_is_left(seed: int, share: float) -> N
         assert told.ms == pytest.approx(real.ms)
 
 
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), share=st.floats(0, 0.7))
+def test_costs_without_blocks_are_those_of_the_model_that_is_left(seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    model = networks.residual(16, blocks=4)
+    groups, whole = groups_of(model), blocks(model)
+    gone = np.concatenate(
+        [rng.choice(group.units, int(group.size * share), replace=False) for group in groups.groups]
+    )
+    dropped = rng.choice(len(whole), 2, replace=False)
+    mask = np.isin(np.concatenate([group.units for group in groups.groups]), gone)
+    told = Costs(groups, STEPS, whole).totals(mask, dropped.tolist())
+    real = totals(remove(groups, gone, [whole[number] for number in dropped]).model, STEPS)
+    assert (told.multiply_adds, told.parameters) == (real.multiply_adds, real.parameters)
+
+
 def test_blocks_compete_where_channels_cannot_help() -> None:
     model = networks.residual(16, blocks=4)
     groups = groups_of(model)

@@ -18,6 +18,8 @@ from ..staircase import Layer, Staircase, work_of
 from ..staircase.layers import RECURRENT
 from ..staircase.table import NS_PER_MS, OTHER
 
+FLOATING = (1, 10, 11, 16)  # element types: float32, float16, float64, bfloat16
+
 
 @dataclass(frozen=True)
 class Totals:
@@ -86,7 +88,6 @@ class Costs:
             frozenset(i for i, node in enumerate(names) if set(node.output) & set(block.inner))
             for block in self.blocks
         )
-        self._axes = self._tensors()
 
     def good_widths(self, kind: str, most: int) -> tuple[int, ...]:
         """Return the widths of a kind of layer at which a step ends, ascending, up to `most`."""
@@ -137,11 +138,13 @@ class Costs:
         return sum(self.node_multiply_adds(node, gone) for node in self.nodes if node.index not in out)
 
     def parameters(self, gone: np.ndarray, dropped: Iterable[int] = ()) -> int:
-        """Return the number of elements of floating-point constants."""
-        total = self._uncut + sum(
-            math.prod([axis.kept(gone) for axis in axes]) * rest for axes, rest in self._axes.values()
+        """Return the number of elements of floating-point constants; those that only dropped blocks read are gone."""
+        out = self.left_out(dropped)
+        return sum(
+            math.prod([axis.kept(gone) for axis in axes]) * rest
+            for axes, rest, readers in self._tensors
+            if not readers or not readers <= out
         )
-        return total - sum(self.blocks[number].parameters for number in dropped)
 
     def totals(self, gone: np.ndarray, dropped: Iterable[int] = ()) -> Totals:
         """Return all of them."""
@@ -170,20 +173,21 @@ class Costs:
                 outputs = inputs = self._axis(made)
             yield Node(index, node.name or node.output[0], layer, outputs, inputs, known is not None)
 
-    def _tensors(self) -> dict[str, tuple[list[Axis], int]]:
-        """For each constant that is cut: its axes, and the number of elements at one place of them."""
-        found: dict[str, dict[int, Axis]] = {}
+    @cached_property
+    def _tensors(self) -> list[tuple[list[Axis], int, frozenset[int]]]:
+        """For each constant: the axes that are cut, the number of elements at one place of them, and who reads it."""
+        cuts: dict[str, dict[int, Axis]] = {}
         for slot in self.groups.found.slots:
-            found.setdefault(slot.tensor, {})[slot.axis] = self._axis(slot.labels)
-        sizes = {t.name: (tuple(t.dims), t.data_type) for t in Graph(self.groups.model).initializers.values()}
-        floating = (1, 10, 11, 16)
-        self._uncut = sum(
-            math.prod(dims) for name, (dims, kind) in sizes.items() if kind in floating and name not in found
-        )
-        return {
-            name: (
-                list(axes.values()),
-                math.prod(sizes[name][0]) // max(math.prod(axis.size for axis in axes.values()), 1),
-            )
-            for name, axes in found.items()
-        }
+            cuts.setdefault(slot.tensor, {})[slot.axis] = self._axis(slot.labels)
+        graph = Graph(self.groups.model)
+        readers: dict[str, set[int]] = {}
+        for index, node in enumerate(graph.nodes):
+            for name in node.input:
+                readers.setdefault(name, set()).add(index)
+        found = []
+        for name, tensor in graph.initializers.items():
+            if tensor.data_type in FLOATING:
+                axes = list(cuts.get(name, {}).values())
+                rest = math.prod(tensor.dims) // max(math.prod(axis.size for axis in axes), 1)
+                found.append((axes, rest, frozenset(readers.get(name, ()))))
+        return found

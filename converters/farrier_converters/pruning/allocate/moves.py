@@ -72,7 +72,9 @@ def block_move(state: State, number: int, worth: float) -> Move | None:
     before = state.currency(nodes)
     move = Move(np.array([], np.int64), worth, before, number)
     if not state.limits.on_steps and state.goal.measure == "parameters":
-        move = Move(move.units, worth, float(block.parameters), number)
+        dropped = state.dropped | {number}
+        saved = costs.parameters(state.gone, state.dropped) - costs.parameters(state.gone, dropped)
+        move = Move(move.units, worth, float(saved), number)
     return move if move.gained > 0 else None
 
 
