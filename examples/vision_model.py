@@ -66,6 +66,7 @@ def main() -> None:
         data=given.data,
         calib=given.calib,
         precision="int8",
+        engine="onnxruntime",  # whose files can be compared layer by layer
         max_drop=given.max_drop,
         out=given.out,
     )

@@ -42,7 +42,8 @@ class Variant:
     @property
     def feeds(self) -> dict[str, np.ndarray]:
         names = [value.name for value in self.case.model.graph.input]
-        return {name: np.asarray(value) for name, value in zip(names, self.case.data_sets[0][0], strict=True)}
+        # copies: ONNX Runtime may write into what it is given, and the cases are one set for all tests
+        return {name: np.array(value) for name, value in zip(names, self.case.data_sets[0][0], strict=True)}
 
     def model(self) -> Model | None:
         """Put a dense layer before the input, and one behind all elements of each output; None where none has any."""
