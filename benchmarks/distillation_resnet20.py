@@ -25,6 +25,7 @@ from figure import emit
 from onnx import numpy_helper
 
 from farrier_converters.model import Model, from_proto
+from farrier_converters.training.augment import named
 from farrier_converters.training.data import Rows
 from farrier_converters.training.distillation import Weights
 from farrier_converters.training.distillation.teach import Lesson, teach
@@ -34,20 +35,7 @@ from farrier_converters.training.module import OnnxModule
 GOAL = 1.0  # points
 SHARE = 0.7  # of the pictures, to learn from
 RATES = {"scratch": 0.1, "checkpoint": 0.02}
-SHIFT, SIDE = 4, 32
-
-
-def augment(inputs: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Shift each picture by up to 4 pixels, filled with black, and mirror half of them."""
-    images = inputs["images"]
-    count = len(images)
-    padded = np.pad(images, ((0, 0), (0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (SIDE, SIDE), axis=(2, 3))
-    down, right = rng.integers(0, 2 * SHIFT + 1, (2, count))
-    found = windows[np.arange(count), :, down, right]
-    mirrored = rng.random(count) < 0.5
-    found[mirrored] = found[mirrored][..., ::-1]
-    return {"images": np.ascontiguousarray(found)}
+augment = named(("crop:4", "mirror"))
 
 
 def drawn(model: Model, seed: int) -> Model:

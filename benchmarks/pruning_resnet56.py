@@ -41,7 +41,7 @@ from farrier_converters.pruning.group import Groups
 from farrier_converters.pruning.options import PruneOptions
 from farrier_converters.pruning.procedure import Resources, procedure, totals
 from farrier_converters.pruning.staircase import default
-from farrier_converters.training.augment import Mirror, RandomCrop
+from farrier_converters.training.augment import named
 from farrier_converters.training.data import Batch, Rows
 from farrier_converters.training.distillation import Weights
 from farrier_converters.training.distillation.teach import Lesson, teach
@@ -89,14 +89,13 @@ class Bench:
         return self.work / f"{name}-{self.seed}{suffix}"
 
     def stream(self) -> Rows:
-        crop, mirror = RandomCrop(), Mirror()
         inputs = {"images": self.train}
         return Rows(
             inputs,
             self.labels,
             batch=self.given.batch,
             seed=self.seed,
-            augment=lambda feeds, rng: mirror(crop(feeds, rng), rng),
+            augment=named(("crop:4", "mirror")),
         )
 
     def settings(self, epochs: int, *, rate: float | None = None, schedule: str = "cosine") -> FitSettings:

@@ -15,29 +15,15 @@ few minutes of one processor core. Half as many other pictures judge the result.
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from qat import pictures
 
 import farrier
 from farrier_contracts.errors import BudgetError
-
-
-def pictures(path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return seeded pictures [count, 3, 32, 32], normalised, and their classes [count]."""
-    with zipfile.ZipFile(path) as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
-        classes = sorted({name.split("/")[-2] for name in names})
-        names = [names[i] for i in np.random.default_rng(0).permutation(len(names))[:count]]
-        images = np.stack([np.asarray(Image.open(io.BytesIO(archive.read(n))).convert("RGB")) for n in names])
-    normal = (images / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-    labels = np.array([classes.index(name.split("/")[-2]) for name in names])
-    return normal.transpose(0, 3, 1, 2).astype(np.float32), labels
 
 
 def main() -> None:

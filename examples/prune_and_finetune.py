@@ -19,7 +19,7 @@ from qat import pictures
 from farrier_converters import model, passes
 from farrier_converters.graph import run
 from farrier_converters.passes.prune import PruneOptions, prune
-from farrier_converters.training.augment import Mirror, RandomCrop
+from farrier_converters.training.augment import named
 from farrier_converters.training.data import Rows
 
 BATCH = 64  # rows
@@ -40,12 +40,11 @@ def main() -> None:
 
     network = model.load(given.network)
     name = network.inputs[0].name
-    crop, mirror = RandomCrop(), Mirror()
     stream = Rows(
         {name: images[train]},
         labels[train],
         batch=BATCH,
-        augment=lambda feeds, rng: mirror(crop(feeds, rng), rng),
+        augment=named(("crop", "mirror")),
     )
     context = passes.Context(training=stream)
 

@@ -134,10 +134,7 @@ def lesson(options: DistillOptions) -> Lesson:
 def _settings(given: Mapping[str, Any], what: str) -> FitSettings:
     from ..training.fit import FitSettings
 
-    try:
-        return FitSettings(**given)
-    except TypeError as error:
-        raise UsageError(f"{what} does not take these settings: {error}") from None
+    return FitSettings.of(given, what)
 
 
 def _model(given: Model | Path | str) -> Model:

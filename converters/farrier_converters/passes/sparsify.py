@@ -141,7 +141,7 @@ def _trained(
     from ..training.module import OnnxModule
     from ..training.sparse.hooks import Ramp, Sparsify
 
-    settings = FitSettings(**options.fit)
+    settings = FitSettings.of(options.fit)
     names = list(found.layers)
     gradual = options.schedule != schedules.ONE_SHOT
     made = Made(model)

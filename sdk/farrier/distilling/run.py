@@ -173,7 +173,7 @@ class _Workplace:
         fit(
             module,
             context.training,
-            FitSettings(**options.fit),
+            FitSettings.of(options.fit),
             loss=options.loss,
             validation=context.validation,
             work=context.work,

@@ -91,13 +91,16 @@ class FitSettings:
             raise UsageError(f"gamma must be above 0 and at most 1; it is {self.gamma}")
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> FitSettings:
-        """Return the settings that a recipe holds as a table; raises UsageError for names and values that are none."""
+    def of(cls, given: Mapping[str, Any], what: str = "training") -> FitSettings:
+        """Return the settings that a recipe holds as a table; raises UsageError for names and values that are none.
+
+        `what` is what an error says that the table was given to.
+        """
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         try:
             return cls(**values)
         except TypeError as error:
-            raise UsageError(f"training does not take these settings: {error}") from None
+            raise UsageError(f"{what} does not take these settings: {error}") from None
 
 
 def _choice(what: str, given: str, known: tuple[str, ...]) -> None:
