@@ -48,6 +48,27 @@ def test_every_error_is_one_line_on_stderr(error, code, monkeypatch, capsys):
     assert "\n" not in sentence
 
 
+def test_an_interrupt_that_an_extension_makes_an_import_error_of(monkeypatch, capsys):
+    def loading():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    def needing():
+        try:
+            loading()
+        except ImportError:
+            raise FarrierError("this needs a tool that is not installed") from None
+
+    for step in (loading, needing):
+        try:
+            step()
+        except Exception as error:
+            assert raising(error, monkeypatch) == cli.INTERRUPTED
+        assert capsys.readouterr().err == "farrier: interrupted\n"
+
+
 def test_traceback_only_on_request(monkeypatch, capsys):
     monkeypatch.setenv(cli.TRACEBACK_VARIABLE, "1")
     assert raising(ValueError("deep inside"), monkeypatch) == 1

@@ -74,10 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _report_usage(error)
     except (KeyboardInterrupt, click.Abort):
-        _say("interrupted")
-        return INTERRUPTED
+        return _report_interrupt()
     except Exception as error:
-        return _report(error)
+        return _report_interrupt() if _interrupted(error) else _report(error)
     return code if isinstance(code, int) else 0
 
 
@@ -102,6 +101,30 @@ def _report_usage(error: click.ClickException) -> int:
         sentence = message[:1].lower() + message[1:].rstrip(".")
         _say(f"{sentence}; see '{context.command_path} --help'")
     return error.exit_code
+
+
+def _report_interrupt() -> int:
+    _say("interrupted")
+    return INTERRUPTED
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether an interrupt is where this error came from.
+
+    An extension module that is being loaded when it comes makes an ImportError of it (pybind11 does), which says nothing
+    to whoever pressed the keys.
+    """
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or one in seen:
+            continue
+        if isinstance(one, KeyboardInterrupt):
+            return True
+        seen.append(one)
+        waiting += [one.__cause__, one.__context__]
+    return False
 
 
 def _report(error: Exception) -> int:
