@@ -61,11 +61,10 @@ def test_an_interrupt_that_an_extension_makes_an_import_error_of(monkeypatch, ca
         except ImportError:
             raise FarrierError("this needs a tool that is not installed") from None
 
-    for step in (loading, needing):
-        try:
+    for step, kind in ((loading, ImportError), (needing, FarrierError)):
+        with pytest.raises(kind) as found:
             step()
-        except Exception as error:
-            assert raising(error, monkeypatch) == cli.INTERRUPTED
+        assert raising(found.value, monkeypatch) == cli.INTERRUPTED
         assert capsys.readouterr().err == "farrier: interrupted\n"
 
 

@@ -111,8 +111,8 @@ def _report_interrupt() -> int:
 def _interrupted(error: BaseException) -> bool:
     """Whether an interrupt is where this error came from.
 
-    An extension module that is being loaded when it comes makes an ImportError of it (pybind11 does), which says nothing
-    to whoever pressed the keys.
+    An extension module that is being loaded when it comes makes an ImportError of it (pybind11 does), which says
+    nothing to whoever pressed the keys.
     """
     seen: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
