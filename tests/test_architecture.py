@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "farrier_converters": {"farrier_contracts"},
     "farrier": {"farrier_contracts", "farrier_converters"},
 }
+# programs that are sent to a device and run there, where the agent is
+SENT = {PACKAGES["farrier"] / "staircases" / "on_device.py": {"farrier_agent"}}
 FILE_LINES = 400
 FUNCTION_LINES = 60
 FOLDER_MODULES = 15
@@ -58,7 +60,7 @@ def imports(path: Path) -> Iterator[str]:
 def test_imports_point_one_way(package: str) -> None:
     ours = set(PACKAGES)
     for path in modules(package):
-        wrong = (set(imports(path)) & ours) - MAY_IMPORT[package] - {package}
+        wrong = (set(imports(path)) & ours) - MAY_IMPORT[package] - {package} - SENT.get(path, set())
         assert not wrong, f"{path.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
 
 

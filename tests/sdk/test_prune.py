@@ -59,7 +59,7 @@ def test_a_folder_holds_the_model_and_a_report(model: Path, tmp_path: Path) -> N
     assert document == found.to_document()
     assert document["gain"]["multiply_adds"] >= 1 / 0.6 - 1e-9
     assert document["before"]["latency_ms"] is None  # the target is not here
-    assert any("not measured here" in note for note in document["notes"])
+    assert any("are not measured" in note and "--on USER@HOST" in note for note in document["notes"])
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<svg") >= 2
     assert "http" not in page

@@ -10,7 +10,7 @@ import click
 
 from farrier_contracts.errors import UsageError
 
-from .options import FILE, UNFOLDED, json_option, print_json
+from .options import FILE, UNFOLDED, json_option, print_json, ssh_options
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -29,6 +29,12 @@ WIDEST = 128  # channels: how far a staircase is listed
 @click.option("--engine", help="Of the staircase.  [default: onnxruntime]")
 @click.option("--precision", help="Of the staircase: fp32 or int8.  [default: fp32]")
 @click.option("--again", is_flag=True, help="Measure the staircase even where it was measured before.")
+@click.option("--on", "destination", metavar="USER@HOST", help="Measure the staircase on a flashed device.")
+@click.option(
+    "-t", "--target", help="What the device is; its table serves this target.  [default: its processor]"
+)
+@click.option("--prefix", help="Folder of the agent on the device, if it is not the default.")
+@ssh_options
 @click.option("-o", "--output", type=FILE, help="Write the staircase to this file too.")
 @json_option
 def bench(
@@ -38,7 +44,7 @@ def bench(
 
     With --staircase no model but the engine itself is measured: its time falls in steps, so that layers of some widths
     take as long as wider ones, or longer. The table takes a minute or two, once, and is kept; pruning chooses widths
-    by it.
+    by it. --on measures it on a device that an agent was flashed to, for all that is pruned for its target here.
     """
     if staircase:
         if model is not None or batch is not None:
@@ -46,8 +52,7 @@ def bench(
         _staircase(threads, as_json=as_json, **more)
         return
     if any(more.values()):
-        given = next(name for name, value in more.items() if value)
-        raise UsageError(f"--{given} goes with --staircase")
+        _reject(more, "--staircase")
     if model is None:
         raise UsageError("name a model to measure, or ask for --staircase")
     from ..benchmark import bench as run
@@ -61,6 +66,12 @@ def bench(
         _show(result)
 
 
+def _reject(options: dict[str, Any], companion: str) -> None:
+    given = next(name for name, value in options.items() if value)
+    name = {"destination": "on", "ssh_options": "ssh-option"}.get(given, given.replace("_", "-"))
+    raise UsageError(f"--{name} goes with {companion}")
+
+
 def _staircase(
     threads: int,
     *,
@@ -69,16 +80,30 @@ def _staircase(
     again: bool,
     output: Path | None,
     as_json: bool,
+    destination: str | None,
+    target: str | None,
+    prefix: str | None,
+    **ssh: Any,
 ) -> None:
     from farrier_converters.pruning.staircase import store
 
-    from ..staircases import staircase as run
+    from .. import staircases
 
+    what = engine or "onnxruntime", precision or "fp32"
     with progress(quiet=as_json) as report:
-        found = run(
-            engine or "onnxruntime", precision or "fp32", threads=threads, output=output, again=again,
-            progress=report,
-        )  # fmt: skip
+        if destination is None:
+            elsewhere = {"target": target, "prefix": prefix, **ssh}
+            if any(elsewhere.values()):
+                _reject(elsewhere, "--on")
+            found = staircases.staircase(*what, threads=threads, output=output, again=again, progress=report)
+        else:
+            from ..flashing.ssh import Remote
+
+            options = tuple(ssh.pop("ssh_options"))
+            found = staircases.device_staircase(
+                Remote(destination, options=options, **ssh), *what, target=target, prefix=prefix or "",
+                threads=threads, output=output, progress=report,
+            )  # fmt: skip
     if as_json:
         print_json(store.to_document(found))
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, json_option, print_json
+from .options import FILE, json_option, print_json, ssh_options
 
 # Written out so that `farrier flash --help` imports nothing more; a test holds them to the package's.
 ENGINES = ("onnx", "litert", "tflite-legacy")
@@ -16,12 +16,7 @@ BIRTH_LIMIT_S = 120.0
 
 @click.command()
 @click.argument("destination", metavar="USER@HOST")
-@click.option("--port", type=int, help="Port of the device's SSH server; else as ssh has it.")
-@click.option("--identity", type=click.Path(path_type=Path), help="Private key to log in with.")
-@click.option(
-    "--accept-new-host-key", is_flag=True, help="Take the key of a device never seen before as it is."
-)
-@click.option("--ssh-option", "ssh_options", multiple=True, metavar="KEY=VALUE", help="Handed on to ssh -o.")
+@ssh_options
 @click.option("--fleet", type=FILE, default=Path("FLEET.toml"), show_default=True, help="The fleet's file.")
 @click.option(
     "--bundle", default="", metavar="NAME@VERSION|FILE", help="A published bundle that the device is to run."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,25 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 UNFOLDED = 400  # characters: the width of a table that goes to a file or pipe, which have none
 HELP = {"help_option_names": ["-h", "--help"]}
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+_SSH = (
+    click.option("--port", type=int, help="Port of the device's SSH server; else as ssh has it."),
+    click.option("--identity", type=click.Path(path_type=Path), help="Private key to log in with."),
+    click.option(
+        "--accept-new-host-key", is_flag=True, help="Take the key of a device never seen before as it is."
+    ),
+    click.option(
+        "--ssh-option", "ssh_options", multiple=True, metavar="KEY=VALUE", help="Handed on to ssh -o."
+    ),
+)
+
+
+def ssh_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options by which a device is reached: port, identity, accept_new_host_key and ssh_options."""
+    for option in reversed(_SSH):
+        command = option(command)
+    return command
 
 
 class Group(click.Group):

@@ -12,6 +12,7 @@ from farrier_contracts.errors import UsageError
 from farrier_contracts.targets import Target, Toolchain
 from farrier_converters.measure import engines
 from farrier_converters.pruning.options import PruneOptions
+from farrier_converters.pruning.staircase import store
 from farrier_converters.search.budget import parse_latency
 
 PRECISIONS = ("fp32", "int8")
@@ -106,8 +107,13 @@ def place(target: str, engine: str | None, precision: str) -> Place:
     same = board.arch in ("any", targets.host().arch)
     if missing is None and same:
         return Place(board, toolchain, precision, here=True)
+    if store.known_for(board.name, toolchain.engine, precision) is not None:
+        return Place(board, toolchain, precision, here=False)
     why = missing or f"this machine is no {board.arch}"
-    note = f"steps of {board.name} are not measured here ({why}): widths end where its engine's blocks are known to"
+    note = (
+        f"steps of {board.name} are not measured ({why}): widths end where its engine's blocks are known to; "
+        f"to measure: farrier bench --staircase --on USER@HOST -t {board.name}"
+    )
     return Place(board, toolchain, precision, here=False, notes=(note,))
 
 

@@ -19,6 +19,7 @@ from farrier_converters.pruning.staircase import Staircase, default
 
 from ..distilling.score import evaluated
 from ..stages import NOTE
+from ..staircases import staircase_for
 from . import output
 from .attempts import Attempts
 from .changes import layers
@@ -170,11 +171,11 @@ class _Work:
 
     def _staircase(self) -> Staircase:
         where = self.where
-        if self.options.any_width or not where.here or not self.goals.given:
+        if self.options.any_width or not self.goals.given:
             return default(where.toolchain.engine, where.precision, where.target.arch)
-        from ..staircases import staircase
-
-        return staircase(where.toolchain.engine, where.precision, progress=self.progress)
+        return staircase_for(
+            where.target, where.toolchain, where.precision, measured=where.here, progress=self.progress
+        )
 
     def _steps(self) -> str:
         if self.options.any_width:

@@ -10,8 +10,8 @@ import pytest
 from farrier_contracts.errors import InputError, UsageError
 from farrier_converters import model
 from farrier_converters.pruning.staircase import networks
-from farrier_converters.pruning.staircase.measure import MeasureSettings, check, measure, timed, timing_plan
-from farrier_converters.pruning.staircase.timer import shortest
+from farrier_converters.pruning.staircase.measure import MeasureSettings, here, measure, timed, timing_plan
+from farrier_converters.pruning.staircase.turns import shortest
 
 QUICK = MeasureSettings(rounds=1, most_rounds=1, round_ns=1, min_calls=1, max_calls=1, widths=(16, 64))
 
@@ -20,7 +20,10 @@ QUICK = MeasureSettings(rounds=1, most_rounds=1, round_ns=1, min_calls=1, max_ca
 def test_a_table_has_every_kind_of_layer(precision: str) -> None:
     stages: list[tuple[str, float]] = []
     table = measure(
-        "onnxruntime", precision, settings=QUICK, progress=lambda stage, share: stages.append((stage, share))
+        here("onnxruntime"),
+        precision,
+        settings=QUICK,
+        progress=lambda stage, share: stages.append((stage, share)),
     )
     assert set(table.curves) >= {"conv", "strided", "pointwise", "depthwise", "dense", "product", "recurrent"}
     assert all({16, 64} == set(curve.outputs) for curve in table.curves.values())
@@ -67,10 +70,10 @@ def test_a_plan_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("engine", "precision", "words"),
     [
-        ("nonsense", "fp32", "no toolchain of this machine"),
+        ("nonsense", "fp32", "has no engine 'nonsense'; it has: onnxruntime"),
         ("onnxruntime", "int3", "choose one of: fp32, int8"),
     ],
 )
 def test_what_cannot_be_measured_is_said(engine: str, precision: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        check(engine, precision)
+        here(engine, precision)

@@ -12,8 +12,11 @@ FEATURES = (
 )  # fmt: skip
 
 
-def machine(cpuinfo: str | None = None) -> str:
-    """Return the architecture, the processor's model and its vector features, like "x86_64, Xeon: avx2 avx512f"."""
+def machine(cpuinfo: str | None = None, arch: str | None = None) -> str:
+    """Return the architecture, the processor's model and its vector features, like "x86_64, Xeon: avx2 avx512f".
+
+    Without arguments, of this machine; else as a kernel lists them in /proc/cpuinfo, and names the architecture.
+    """
     if cpuinfo is None:
         try:
             cpuinfo = CPUINFO.read_text(errors="replace")
@@ -24,7 +27,8 @@ def machine(cpuinfo: str | None = None) -> str:
         key, _, value = line.partition(":")
         fields.setdefault(key.strip().lower(), value.strip())
     family = [f"{word} {fields[word]}" for word in ("cpu family", "model", "cpu part") if fields.get(word)]
-    name = " ".join([fields.get("model name") or platform.processor() or "processor", *family])
+    own = platform.processor() if arch is None else ""
+    name = " ".join([fields.get("model name") or own or "processor", *family])
     flags = set((fields.get("flags") or fields.get("features") or "").split())
     known = " ".join(feature for feature in FEATURES if feature in flags)
-    return f"{platform.machine()}, {name}" + (f": {known}" if known else "")
+    return f"{arch or platform.machine()}, {name}" + (f": {known}" if known else "")

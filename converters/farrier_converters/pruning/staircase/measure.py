@@ -1,4 +1,7 @@
-"""Measure a staircase on this machine: build the small networks, let them take turns, and read off the curves."""
+"""Measure a staircase: build the small networks, let them take turns, and read off the curves.
+
+Where they take turns is the caller's to say (`Bench`); `here` is this machine.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ import numpy as np
 
 from farrier_contracts import targets
 from farrier_contracts.errors import InputError, UsageError
-from farrier_contracts.targets import Toolchain
+from farrier_contracts.targets import Target, Toolchain
 
 from ... import compilers, passes
 from ...compilers import Compiled
@@ -55,20 +58,43 @@ class MeasureSettings:
     widths: tuple[int, ...] = WIDTHS
 
 
+# carries out a plan of `timing_plan` and returns the nanoseconds of its artifacts, and the engine's version
+Timer = Callable[[Mapping[str, Any], Callable[[float], None]], tuple[list[int], str]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A machine in words (see `machine`), the toolchain that networks are built by for it, and what times them."""
+
+    machine: str
+    toolchain: Toolchain
+    timed: Timer
+
+
+def here(engine: str, precision: str = "fp32") -> Bench:
+    """Return this machine, with an engine that it has.
+
+    Raises UsageError for an engine or a precision that is not measured here.
+    """
+    toolchain = choose(targets.host(), engine, precision)
+    reason = engines.missing(engine)
+    if reason is not None:
+        raise UsageError(reason)
+    return Bench(machine(), toolchain, timed)
+
+
 def measure(
-    engine: str,
+    bench: Bench,
     precision: str = "fp32",
     *,
     threads: int = 1,
     settings: MeasureSettings = MeasureSettings(),
     progress: Callable[[str, float], None] = lambda stage, share: None,
 ) -> Staircase:
-    """Return the staircase of an engine on this machine, after a minute or two.
+    """Return the staircase of a bench's engine, after a minute or two.
 
-    Raises UsageError for an engine or a precision that is not known here, MissingToolError or InputError where the
-    engine does not run.
+    Raises MissingToolError or InputError where the engine does not run, and what the bench's timer raises.
     """
-    toolchain = check(engine, precision)
     found = families(settings.widths)
     curves: dict[str, Curve] = {}
     whole: dict[str, Any] = {}
@@ -76,34 +102,34 @@ def measure(
     for index, family in enumerate(found):
         times, version = _times(
             family,
-            _Job(toolchain, precision, threads, settings),
+            _Job(bench, precision, threads, settings),
             lambda stage, share, at=index: progress(stage, (at + share) / len(found)),
         )
         curves.update(family.curves(times))
         whole.update(family.whole(times))
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    engine = bench.toolchain.engine
     return Staircase(
-        engine, precision, machine(), curves, version=version, measured=today, threads=threads, **whole
+        engine, precision, bench.machine, curves, version=version, measured=today, threads=threads, **whole
     )
 
 
-def check(engine: str, precision: str) -> Toolchain:
-    """Return this machine's toolchain with an engine; raises UsageError where none measures that precision."""
-    known = {toolchain.engine: toolchain for toolchain in targets.host().toolchains}
-    if engine not in known:
-        raise UsageError(f"no toolchain of this machine has an engine {engine!r}; it has: {', '.join(known)}")
-    takes = [p for p in PRECISIONS if p in known[engine].precisions]
-    if precision not in takes:
-        raise UsageError(f"{engine} is not measured in {precision!r}; choose one of: {', '.join(takes)}")
-    reason = engines.missing(engine)
-    if reason is not None:
-        raise UsageError(reason)
-    return known[engine]
+def choose(target: Target, engine: str, precision: str) -> Toolchain:
+    """Return a target's toolchain with an engine; raises UsageError where none is measured in that precision."""
+    known = [toolchain for toolchain in target.toolchains if toolchain.engine == engine]
+    if not known:
+        names = ", ".join(dict.fromkeys(toolchain.engine for toolchain in target.toolchains))
+        raise UsageError(f"{target.name} has no engine {engine!r}; it has: {names}")
+    fitting = [toolchain for toolchain in known if precision in toolchain.precisions]
+    if not fitting or precision not in PRECISIONS:
+        takes = ", ".join(p for p in PRECISIONS if any(p in toolchain.precisions for toolchain in known))
+        raise UsageError(f"{engine} is not measured in {precision!r}; choose one of: {takes}")
+    return fitting[0]
 
 
 @dataclass(frozen=True)
 class _Job:
-    toolchain: Toolchain
+    bench: Bench
     precision: str
     threads: int
     settings: MeasureSettings
@@ -117,20 +143,24 @@ def _times(family: Family, job: _Job, progress: Callable[[str, float], None]) ->
             progress(f"building {family.name}", 0.5 * index / len(family.networks))
             folder = Path(name) / str(index)
             folder.mkdir()
+            model = build()
             try:
-                made = artifact(build(), job, folder)
+                made = artifact(model, job, folder)
             except InputError as error:
                 raise InputError(f"the network {title!r} of {family.name} cannot be built: {error}") from None
-            artifacts.append({"path": str(made.path), "options": dict(made.options)})
-        plan = timing_plan(job.toolchain.engine, artifacts, threads=job.threads, settings=job.settings)
-        found, version = timed(plan, lambda share: progress(f"timing {family.name}", 0.5 + share / 2))
+            ends = {side: [spec.to_dict() for spec in getattr(model, side)] for side in ("inputs", "outputs")}
+            artifacts.append({"path": str(made.path), "options": dict(made.options), **ends})
+        plan = timing_plan(job.bench.toolchain.engine, artifacts, threads=job.threads, settings=job.settings)
+        found, version = job.bench.timed(
+            plan, lambda share: progress(f"timing {family.name}", 0.5 + share / 2)
+        )
     return dict(zip(family.networks, map(float, found), strict=True)), version
 
 
 def artifact(model: Model, job: _Job, folder: Path) -> Compiled:
     """Return the file that an engine loads; where a file is all that there is to it, no engine opens it to see."""
     model = _prepared(model, job)
-    toolchain = job.toolchain
+    toolchain = job.bench.toolchain
     path = folder / f"{model.name}.{toolchain.format}"
     if toolchain.format == "onnx":
         save(shrink(model), path)
@@ -153,7 +183,7 @@ def _prepared(model: Model, job: _Job) -> Model:
         {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
         for _ in range(CALIBRATION_ROWS)
     ]
-    context = passes.Context(job.toolchain.arithmetic, lambda: iter(rows))
+    context = passes.Context(job.bench.toolchain.arithmetic, lambda: iter(rows))
     for name, options in steps:
         step = passes.get(name)
         model = step.run(model, step.options(**options), context)
@@ -167,7 +197,10 @@ def timing_plan(
     threads: int = 1,
     settings: MeasureSettings = MeasureSettings(),
 ) -> dict[str, Any]:
-    """Return a plan for `timed`; each artifact is a `path` with the `options` of `compilers.Compiled`."""
+    """Return a plan for a timer; each artifact is a `path` with the `options` of `compilers.Compiled`.
+
+    A timer elsewhere wants `inputs` and `outputs` too, as a manifest has them.
+    """
     limits = {name: value for name, value in asdict(settings).items() if name != "widths"}
     return {"engine": engine, "threads": threads, "artifacts": list(artifacts), **limits}
 

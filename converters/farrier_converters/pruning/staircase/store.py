@@ -6,6 +6,7 @@ keys (widths, positions, weights) are written as strings, as JSON wants them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -111,6 +112,19 @@ def kept_at(engine: str, precision: str, *, threads: int = 1) -> Path:
     return folder() / f"{engine}-{precision}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
+def kept_for(target: str, engine: str, precision: str, *, threads: int = 1) -> Path:
+    """Return where the staircase of a target is kept that was measured on a device of its kind."""
+    return folder() / target / f"{engine}-{precision}-{threads}.json"
+
+
+def known_for(target: str, engine: str, precision: str, *, threads: int = 1) -> Staircase | None:
+    """Return the staircase that was measured on a device of a target's kind; None as for `known`."""
+    try:
+        return read(kept_for(target, engine, precision, threads=threads))
+    except InputError:
+        return None
+
+
 def known(engine: str, precision: str, *, threads: int = 1) -> Staircase | None:
     """Return this machine's staircase where one was kept; None where there is none, or it is damaged."""
     try:
@@ -127,13 +141,15 @@ def obtain(
     if found is not None:
         return found
     found = measure()
-    path = kept_at(engine, precision, threads=threads)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(found, path)
-    except OSError:
-        pass  # it is measured again next time
+    keep(found, kept_at(engine, precision, threads=threads))
     return found
+
+
+def keep(staircase: Staircase, path: Path) -> None:
+    """Write a staircase where it will be found again; where that cannot be, it is measured again next time."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(staircase, path)
 
 
 def _staircase(document: Any, settings: StoreSettings) -> Staircase:

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from farrier_contracts import targets
-from farrier_contracts.errors import FarrierError
 from farrier_contracts.targets import Target
-from farrier_converters.pruning.staircase import Staircase, default, store
+from farrier_converters.pruning.staircase import Staircase, store
 from farrier_converters.search import Candidate
 
+from ...staircases import staircase_for
 from ..trial import Progress
 
 CHOOSES = "prune"  # the pass that looks at it
@@ -22,9 +21,9 @@ INTEGERS = ("int8", "qat", "w4a")  # begin the precisions whose layers compute i
 class Stairs:
     """The staircases of a job, by engine and precision; each is found once.
 
-    With `measured` they are measured on this machine, a minute or two for the first time ever, where it has the
-    target's engine and architecture; otherwise they are steps as wide as such engines are known to have. `fixed` takes
-    the place of all: that of a lock.
+    They are those that a device of the target was measured for; else, with `measured`, those of this machine, a minute
+    or two for the first time ever, where it has the target's engine and architecture; else steps as wide as such
+    engines are known to have. `fixed` takes the place of all: that of a lock.
     """
 
     target: Target
@@ -41,24 +40,15 @@ class Stairs:
         precision = "int8" if candidate.precision.startswith(INTEGERS) else "fp32"
         key = candidate.toolchain.engine, precision
         if key not in self.known:
-            self.known[key] = self._find(candidate, precision, progress)
+            engine = candidate.toolchain.engine
+            self.known[key] = staircase_for(
+                self.target,
+                candidate.toolchain,
+                precision,
+                measured=self.measured,
+                progress=lambda stage, _share: progress(f"widths of {engine}: {stage}", 0.0),
+            )
         return self.known[key]
-
-    def _find(self, candidate: Candidate, precision: str, progress: Progress) -> Staircase:
-        engine = candidate.toolchain.engine
-        here = targets.host().arch == self.target.arch and not candidate.toolchain.stand_in
-        if self.measured and here:
-            from ...staircases import staircase
-
-            try:
-                return staircase(
-                    engine,
-                    precision,
-                    progress=lambda stage, _share: progress(f"widths of {engine}: {stage}", 0.0),
-                )
-            except FarrierError:  # an engine or precision that is not measured
-                pass
-        return default(engine, precision, self.target.arch)
 
 
 def document(found: Staircase | None) -> Mapping[str, Any] | None:
