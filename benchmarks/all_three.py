@@ -5,14 +5,14 @@
 
 The pictures of cifar10_jpg, 7,000 to learn from and 3,000 to judge by, split anew with each seed. `dense` fine-tunes
 the published ResNet56: the float network that one would deliver, and the original that the recipe starts and learns
-from. `shrink` applies the recipe of `farrier optimize` (prune, distill, fuse, int8) with as many epochs, crops and
-flips in the same order. Both write ONNX files into --work, so that they may run on a machine with an accelerator, which
-then has no part in the figures. `measure` reads these files: bytes, medians of interleaved runs at batch 1 on one
-thread of ONNX Runtime, and accuracies in ONNX Runtime. Without --stage all run in turn. No epoch is chosen by the
-3,000. The published network has seen the lossless twins of all pictures, which a third of the parameters cannot know by
-heart; --source takes one that has not (see `unseen.py`; with its seed 0, so one seed). The figure is the least of: how
-many times smaller over 10, how many times faster over 4, one point over the points lost (at most 2), each as the mean
-over seeds.
+from (or put another there, like the dense side of `pruning_resnet56.py`, which has the same pictures). `shrink` applies
+the recipe of `farrier optimize` (prune, distill, fuse, int8) with as many epochs, crops and flips in the same order.
+Both write ONNX files into --work, so that they may run on a machine with an accelerator, which then has no part in the
+figures. `measure` reads these files: bytes, medians of interleaved runs at batch 1 on one thread of ONNX Runtime, and
+accuracies in ONNX Runtime. Without --stage all run in turn. No epoch is chosen by the 3,000. The published network has
+seen the lossless twins of all pictures, which a third of the parameters cannot know by heart; --source takes one that
+has not (see `unseen.py`; with its seed 0, so one seed). The figure is the least of: how many times smaller over 10, how
+many times faster over 4, one point over the points lost (at most 2), each as the mean over seeds.
 """
 
 from __future__ import annotations
@@ -170,9 +170,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=60, help="of the dense network, and of the small one")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument(
-        "--latency", type=float, default=0.45, help="share of the predicted time that is left"
-    )
+    parser.add_argument("--parameters", type=float, default=0.31, help="share of them that is left")
+    parser.add_argument("--latency", type=float, default=1.0, help="share of the predicted time that is left")
     parser.add_argument("--rounds", type=int, default=1, help="of pruning, with training in between")
     parser.add_argument("--between", type=int, default=5, help="epochs between rounds")
     parser.add_argument("--importance", default="auto")

@@ -95,6 +95,26 @@ def test_rows_judge_and_training_helps(model: Path, rows: Path, tmp_path: Path) 
     assert "Loss" in (tmp_path / "tuned" / "report.html").read_text()
 
 
+def test_rows_without_labels_teach_by_the_original_answers(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training needs PyTorch")
+    np.savez(tmp_path / "unlabelled.npz", x=prunable.rows(200))
+    options: dict[str, Any] = {
+        "ratio": 0.6,
+        "target": AFAR,
+        "train": tmp_path / "unlabelled.npz",
+        "batch": 32,
+    }
+    fresh = np.asarray(prunable.rows(64))
+    wanted = np.asarray(run.once(prunable.residual(32).proto, {"x": fresh})[0])
+    wrong = []
+    for epochs in (0, 8):
+        out = tmp_path / str(epochs)
+        farrier.prune(model, out=out, epochs=epochs, options=PruneOptions(rebuild=False), **options)
+        found = np.asarray(run.once(onnx.load(out / "pruned.onnx"), {"x": fresh})[0])
+        wrong.append(float(np.square(found - wanted).mean()))
+    assert wrong[1] < wrong[0]
+
+
 def test_rounds_are_trained_between(model: Path, rows: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="training needs PyTorch")
     said: list[str] = []

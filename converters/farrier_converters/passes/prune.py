@@ -21,8 +21,11 @@ def prune(model: Model, options: PruneOptions, context: Context) -> Pruned:
     model = CLEAN.run(model, CLEAN.options(), replace(context, log=None))
 
     def tune(current: Model) -> Model:
-        step = get("finetune")
-        return step.run(current, step.options(fit=dict(options.fit)), context)
+        if context.original is None:
+            step, own = get("finetune"), {}
+        else:  # whatever it was is the better teacher: labels alone bring back less
+            step, own = get("distill"), {"adapt": 0}
+        return step.run(current, step.options(fit=dict(options.fit), **own), context)
 
     def gradients(groups: Groups, name: str) -> Mapping[str, np.ndarray]:
         from ..training.importance import gradients as gather

@@ -63,8 +63,9 @@ def prune(
     time may be left), `max_latency` ("2ms"), or `parameters` ("50%" may be left); `sparsity` makes zeros among the
     weights, besides or instead. Widths end on the steps that were measured for `engine` on this machine, and the
     result is timed beside the dense model: one that is not faster is not delivered. `calib` holds rows without labels
-    for importance and rebuilding (.npz), `train` rows with labels to fine-tune on for `epochs`, `data` those that
-    judge. `options` say the rest; its goal and `fit` are filled in here.
+    for importance and rebuilding (.npz), `train` rows to fine-tune on for `epochs`, by the answers of the model as it
+    came and by their labels where they have some, `data` those that judge. `options` say the rest; its goal and `fit`
+    are filled in here.
 
     `out` is a folder for pruned.onnx, report.html and report.json, or a file `.onnx` for the model alone; nothing
     half-written is left. Raises UsageError and InputError in one sentence, and BudgetError after writing where the
@@ -233,9 +234,9 @@ class _Work:
         return {name: min(latency.samples_ms) for name, latency in found.items()}
 
     def _tuned(self, model: Model) -> Model:
-        from farrier_converters.passes.finetune import FinetuneOptions, train
+        from farrier_converters.passes.distill import DistillOptions, distill
 
-        found = train(model, FinetuneOptions(fit=self.options.fit), self.context())
+        found = distill(model, DistillOptions(fit=self.options.fit, adapt=0), self.context())
         self.history = found.history.to_dict()
         return found.model
 

@@ -62,7 +62,11 @@ SHOWN = 3  # layers of a group that are named in the table
     "--keep-least", type=float, default=0.1, show_default=True, help="Share of each group that stays."
 )
 @click.option("--calib", type=ROWS, help="Rows (.npz) without labels, for importance and rebuilding.")
-@click.option("--train", type=ROWS, help="Rows (.npz) with labels, to fine-tune on.")
+@click.option(
+    "--train",
+    type=ROWS,
+    help="Rows (.npz) to fine-tune on, by the model's own answers and by labels, if any.",
+)
 @click.option("--epochs", type=int, default=10, show_default=True, help="Of fine-tuning; 0: none.")
 @click.option("--batch", type=int, default=64, show_default=True, help="Rows per step of training.")
 @click.option("--device", type=click.Choice(["cpu", "cuda", "auto"]), default="cpu", show_default=True)
