@@ -45,7 +45,7 @@ test-agent-py39: .venv-py39/ready
 	.venv-py39/bin/pip install $(PIP_OPTIONS) --prefer-binary -e './device_agent[onnx,litert]' --group device_agent/pyproject.toml:test
 	touch $@
 
-# A peer that benchmarks/int8_accuracy.py compares with; its requirements would hold ours back.
+# A peer that benchmarks.quantization.int8_accuracy compares with; its requirements would hold ours back.
 nncf: .venv-nncf/ready
 
 .venv-nncf/ready:
@@ -54,7 +54,7 @@ nncf: .venv-nncf/ready
 	.venv-nncf/bin/pip install $(PIP_OPTIONS) nncf onnx onnxruntime
 	touch $@
 
-# The peer of benchmarks/pruning_resnet56.py.
+# The peer of benchmarks.pruning.resnet56.
 torch-pruning: .venv-torch-pruning/ready
 
 .venv-torch-pruning/ready:
@@ -74,7 +74,7 @@ onnx2tf: .venv-onnx2tf/ready
 # Pages made from the code itself; a test says when they are out of date.
 docs: .venv/ready
 	.venv/bin/python -m farrier.catalogue > docs/targets.md
-	.venv/bin/python benchmarks/tflite_backend_suite.py --page docs/onnx-to-tflite-ops.md
+	.venv/bin/python -m benchmarks.tflite.backend_suite --page docs/onnx-to-tflite-ops.md
 
 # Compilers and engines with environments of their own (`make tools/openvino`); farrier_converters/tools lists them.
 tools/%: .venv/ready

@@ -1,6 +1,6 @@
 """A zoo of small real networks, each with real data: what quantization is judged on.
 
-A net is one function `Store -> Net` and one line here.
+A net is one function `Store -> Net` in a module of `nets`, and one line here.
 """
 
 from __future__ import annotations
@@ -38,4 +38,4 @@ NETS: dict[str, str] = {
 def load(name: str, store: Store) -> Net:
     """Return a net with its data; raises FileNotFoundError where its files are absent, ImportError for tools."""
     module, _, function = NETS[name].partition(":")
-    return getattr(import_module(f".{module}", __name__), function)(store)
+    return getattr(import_module(f".nets.{module}", __name__), function)(store)

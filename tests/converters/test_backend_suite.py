@@ -90,8 +90,9 @@ def test_enough_operators():
 @pytest.mark.timeout(900)
 def test_every_case_is_right_or_refused_in_a_sentence():
     """All cases of all operators, through import, clean and fuse, in a process of their own."""
-    script = Path(__file__).resolve().parents[2] / "benchmarks" / "backend_suite.py"
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "benchmarks.toolchains.backend_suite"]
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     figures = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert [figure["figure"] for figure in figures] == [
         "backend_suite_crashes", "backend_suite_mismatches", "backend_suite_right",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import sys
+import importlib
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -21,11 +20,7 @@ PAGE = ROOT / "docs" / "onnx-to-tflite-ops.md"
 @pytest.fixture(scope="module")
 def suite() -> ModuleType:
     pytest.importorskip("ai_edge_litert")
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        return importlib.import_module("tflite_backend_suite")
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+    return importlib.import_module("benchmarks.tflite.backend_suite")
 
 
 @pytest.fixture(scope="module")
@@ -87,4 +82,4 @@ def test_the_page_of_operators_is_up_to_date(found, suite):
     page = PAGE.read_text()
     if f"onnx {onnx.__version__}:" not in page:
         pytest.skip("the page was made with another version of the suite")
-    assert page == suite.page(found), f"run: python benchmarks/tflite_backend_suite.py --page {PAGE.name}"
+    assert page == suite.page(found), f"run: python -m benchmarks.tflite.backend_suite --page {PAGE.name}"

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,33 +14,29 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def zoo() -> Iterator[Any]:
-    """The package `zoo` of the benchmarks, which is on no one's path otherwise."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import zoo
-        from zoo import cifar, faces, net, pictures, signals, spoken, store, tiny, vary, voice
+def zoo() -> Any:
+    """The benchmarks' zoo, with what its nets share and the nets."""
+    from benchmarks import zoo
+    from benchmarks.zoo import net, pictures, store, vary
+    from benchmarks.zoo.nets import cifar, faces, signals, spoken, tiny, voice
 
-        yield SimpleNamespace(
-            load=zoo.load,
-            NETS=zoo.NETS,
-            cifar=cifar,
-            faces=faces,
-            net=net,
-            pictures=pictures,
-            signals=signals,
-            spoken=spoken,
-            store=store,
-            tiny=tiny,
-            vary=vary,
-            voice=voice,
-        )
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    return SimpleNamespace(
+        load=zoo.load,
+        NETS=zoo.NETS,
+        cifar=cifar,
+        faces=faces,
+        net=net,
+        pictures=pictures,
+        signals=signals,
+        spoken=spoken,
+        store=store,
+        tiny=tiny,
+        vary=vary,
+        voice=voice,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -188,10 +183,11 @@ def test_noisy_copies_begin_with_the_rows_and_are_the_same_each_time(zoo) -> Non
 
 def test_the_benchmark_runs_and_ends_in_one_line_of_json(tmp_path: Path) -> None:
     """On the demo's own network, which needs neither the shared data nor torch."""
-    script = str(BENCHMARKS / "int8_accuracy.py")
+    command = [sys.executable, "-m", "benchmarks.quantization.int8_accuracy"]
     options = ["--only", "digits", "--peers", "ort", "--no-latency", "--cache", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, script, *options],
+        [*command, *options],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=240,

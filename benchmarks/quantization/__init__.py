@@ -1,0 +1,1 @@
+"""Numbers of few bits: accuracy, speed, size, and the doctor of drops."""

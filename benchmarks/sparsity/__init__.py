@@ -1,0 +1,1 @@
+"""Zeros in weights: what they cost in accuracy, and what they save."""

@@ -1,0 +1,1 @@
+"""Recipes that train: distillation, fine-tuning, quantization-aware training."""

@@ -1,0 +1,1 @@
+"""The nets of the zoo, each a function `Store -> Net`."""
