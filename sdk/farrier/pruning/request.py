@@ -15,6 +15,8 @@ from farrier_converters.pruning.options import PruneOptions
 from farrier_converters.pruning.staircase import store
 from farrier_converters.search.budget import parse_latency
 
+from ..staircases import MEASURED_AFAR
+
 PRECISIONS = ("fp32", "int8")
 GOALS = ("ratio", "speedup", "latency", "max_latency", "parameters")
 ANSWER = "onnxruntime"  # the engine that is taken first, where a target has it: it runs the file as it is
@@ -111,9 +113,10 @@ def place(target: str, engine: str | None, precision: str) -> Place:
         return Place(board, toolchain, precision, here=False)
     why = missing or f"this machine is no {board.arch}"
     note = (
-        f"steps of {board.name} are not measured ({why}): widths end where its engine's blocks are known to; "
-        f"to measure: farrier bench --staircase --on USER@HOST -t {board.name}"
+        f"steps of {board.name} are not measured ({why}): widths end where its engine's blocks are known to"
     )
+    if toolchain.engine in MEASURED_AFAR:
+        note += f"; to measure: farrier bench --staircase --on USER@HOST -t {board.name}"
     return Place(board, toolchain, precision, here=False, notes=(note,))
 
 

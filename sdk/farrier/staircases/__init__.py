@@ -11,12 +11,18 @@ from farrier_contracts.errors import FarrierError, InputError, UsageError
 from farrier_contracts.targets import Target, Toolchain
 from farrier_converters.pruning.staircase import Staircase, default, store
 
+from ..stages import NOTE
+
 if TYPE_CHECKING:
     from farrier_converters.pruning.staircase.measure import MeasureSettings
 
     from ..flashing.ssh import Remote
 
 MOST_THREADS = 1024
+MEASURED_AFAR = (
+    "onnxruntime",
+    "litert",
+)  # engines whose artifacts are files that a workstation makes for a device
 
 Progress = Callable[[str, float], None]
 
@@ -78,7 +84,15 @@ def device_staircase(
     with connected(remote, board, engine, precision, prefix=prefix) as (bench, found_target):
         settings = settings or MeasureSettings()
         found = measure(bench, precision, threads=threads, settings=settings, progress=progress)
-    store.keep(found, store.kept_for(found_target.name, engine, precision, threads=threads))
+    name = found_target.name
+    where = store.kept_for(name, engine, precision, threads=threads)
+    kept = store.keep(found, where)
+    told = (
+        f"kept as the table of {name}"
+        if kept
+        else f"it cannot be kept in {where.parent}: give it a file with -o"
+    )
+    progress(NOTE + told, 1.0)
     _write(found, path)
     return found
 

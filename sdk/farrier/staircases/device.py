@@ -20,8 +20,8 @@ from farrier_converters.pruning.staircase.measure import Bench, choose
 
 from ..flashing import steps
 from ..flashing.ssh import Connection, Output, Remote
+from . import MEASURED_AFAR
 
-ENGINES = ("onnxruntime", "litert")  # whose artifacts are files that a workstation makes
 CPUINFO_LIMIT_S = 30
 CPUINFO_MAX_BYTES = 65536
 SLACK_S = 600  # besides the limit of a plan: for sending networks over a slow link, and opening them
@@ -49,8 +49,10 @@ def connected(
     Without `target` that is the generic one of the device's processor. Raises UsageError for an engine or precision
     that is not measured there, FarrierError where the device cannot be reached or no agent is on it.
     """
-    if engine not in ENGINES:
-        raise UsageError(f"on a device these engines are measured: {', '.join(ENGINES)}; not {engine!r:.80}")
+    if engine not in MEASURED_AFAR:
+        raise UsageError(
+            f"on a device these engines are measured: {', '.join(MEASURED_AFAR)}; not {engine!r:.80}"
+        )
     if target is not None:
         choose(target, engine, precision)  # before anybody connects
     with Connection(remote) as connection:

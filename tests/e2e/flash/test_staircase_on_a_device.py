@@ -48,9 +48,10 @@ def left() -> list[Path]:
 def test_a_device_measures_its_own_table(remote, tmp_path, engine, precision):
     pytest.importorskip("ai_edge_litert")
     shares: list[float] = []
+    said: list[str] = []
     table = device_staircase(
         remote, engine, precision, target=BOARD, prefix=installed(tmp_path / "agent"), settings=QUICK,
-        output=tmp_path / "table.json", progress=lambda stage, share: shares.append(share),
+        output=tmp_path / "table.json", progress=lambda stage, share: (said.append(stage), shares.append(share)),
     )  # fmt: skip
     assert set(table.curves) >= {"conv", "strided", "pointwise", "depthwise", "dense", "product", "recurrent"}
     assert (table.engine, table.precision) == (engine, precision)
@@ -58,6 +59,7 @@ def test_a_device_measures_its_own_table(remote, tmp_path, engine, precision):
     assert table.version.split()[0] == engine
     assert store.read(tmp_path / "table.json") == table
     assert shares == sorted(shares)
+    assert said[-1].endswith(f"kept as the table of {BOARD}")
     board = targets.get(BOARD)
     toolchain = next(t for t in board.toolchains if t.engine == engine)
     assert staircase_for(board, toolchain, precision) == table

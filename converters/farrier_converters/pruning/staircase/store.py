@@ -6,7 +6,6 @@ keys (widths, positions, weights) are written as strings, as JSON wants them.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -141,15 +140,18 @@ def obtain(
     if found is not None:
         return found
     found = measure()
-    keep(found, kept_at(engine, precision, threads=threads))
+    keep(found, kept_at(engine, precision, threads=threads))  # where not, it is measured again next time
     return found
 
 
-def keep(staircase: Staircase, path: Path) -> None:
-    """Write a staircase where it will be found again; where that cannot be, it is measured again next time."""
-    with contextlib.suppress(OSError):
+def keep(staircase: Staircase, path: Path) -> bool:
+    """Write a staircase where it will be found again, and return whether that could be done."""
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(staircase, path)
+    except OSError:
+        return False
+    return True
 
 
 def _staircase(document: Any, settings: StoreSettings) -> Staircase:
