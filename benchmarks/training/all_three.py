@@ -1,12 +1,14 @@
 """Prune, distil from the original, round to INT8: one recipe on ResNet56, against the float network trained alike.
 
     python -m benchmarks.training.all_three [--stage dense|shrink|measure] [--device cuda] [--epochs 60] [--seeds 1]
-                                            [--parameters 0.31] [--rounds 1] [--work DIR] [--shared-data ../shared/data]
+                                            [--layers 36%] [--parameters 0.9] [--rounds 1] [--work DIR]
+                                            [--shared-data ../shared/data]
 
 The pictures of cifar10_jpg, 7,000 to learn from and 3,000 to judge by, split anew with each seed. `dense` fine-tunes
 the published ResNet56: the float network that one would deliver, and the original that the recipe starts and learns
 from (or put another there, like the dense side of `benchmarks.pruning.resnet56`, which has the same pictures). `shrink`
-applies the recipe of `farrier optimize` (prune, distill, fuse, int8) with as many epochs, crops and flips in the same
+applies the recipe of `farrier optimize` (prune, distill, fuse, int8; with --layers, layers go before channels, and the
+other shares are of what that leaves) with as many epochs, crops and flips in the same
 order. Both write ONNX files into --work, so that they may run on a machine with an accelerator, which then has no part
 in the figures. `measure` reads these files: bytes, medians of interleaved runs at batch 1 on one thread of ONNX
 Runtime, and accuracies in ONNX Runtime. Without --stage all run in turn. No epoch is chosen by the 3,000. The published
@@ -99,8 +101,8 @@ def recipe(given: argparse.Namespace, seed: int) -> list[tuple[str, dict[str, An
         "adapt": 0,
         "fit": fields(given, seed, given.rate, given.epochs),
     }
-    shrunk = pruned if given.layers is None else [("student", {"layers": given.layers})]
-    return [("clean", {}), *shrunk, ("distill", taught), ("fuse", {}), ("int8", {}), ("shrink", {})]
+    shallow = [] if given.layers is None else [("student", {"layers": given.layers})]
+    return [("clean", {}), *shallow, *pruned, ("distill", taught), ("fuse", {}), ("int8", {}), ("shrink", {})]
 
 
 def dense(data: Split, given: argparse.Namespace) -> None:
@@ -177,9 +179,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="of pruning, with training in between")
     parser.add_argument("--between", type=int, default=5, help="epochs between rounds")
     parser.add_argument("--importance", default="auto")
-    parser.add_argument(
-        "--layers", help="leave out layers instead of pruning, and keep this share, like 32%%"
-    )
+    parser.add_argument("--layers", help="leave out layers before pruning, and keep this share, like 36%%")
     parser.add_argument("--dense-rate", type=float, default=0.02)
     parser.add_argument("--rate", type=float, default=0.05, help="of the distillation")
     parser.add_argument("--temperature", type=float, default=4.0)

@@ -13,8 +13,8 @@ from farrier_contracts.errors import InputError, UsageError
 
 from ..graph.edit import Graph, attribute, standard
 from ..model import Model
-from ..pruning.kinds import Kind, Kinds
-from ..pruning.trunk import NORMS, Flow, segments
+from ..pruning.blocks.kinds import Kind, Kinds
+from ..pruning.blocks.trunk import NORMS, Flow, segments
 
 MOST = 8  # pairs of points
 LIKE = 0.5  # mean cosine between weights that were once the same

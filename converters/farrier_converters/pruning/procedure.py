@@ -11,6 +11,7 @@ import numpy as np
 
 from farrier_contracts.errors import InputError
 
+from ..graph import run
 from ..graph.edit import Graph
 from ..graph.types import infer
 from ..model import Model
@@ -19,9 +20,11 @@ from .allocate import Allocation, allocate
 from .allocate.costs import Totals
 from .allocate.goal import MS, PARAMETERS, Goal, Limits
 from .apply import remove
+from .blocks.exchange import worths
 from .group import Groups, groups_of
 from .importance import GRADIENTS, ROWS, importance
 from .importance import get as criterion
+from .importance.carry import carry
 from .importance.evidence import Evidence, Reading, Rows, Scores
 from .options import AUTO, PruneOptions
 from .rebuild import rebuild
@@ -30,7 +33,8 @@ from .staircase import Staircase, default, predict, weights, work_of
 
 Gradients = Callable[[Groups, str], Mapping[str, np.ndarray]]
 Tune = Callable[[Model], Model]
-BLOCK_BATCHES = 2  # of calibration rows, on which blocks are weighed against each other
+BLOCK_BATCHES = 2  # of calibration rows, on which blocks are weighed
+MADE_UP = 4  # rows on which they are weighed where there are none
 
 
 @dataclass(frozen=True)
@@ -74,28 +78,28 @@ def procedure(model: Model, options: PruneOptions, resources: Resources) -> Prun
     """Return the pruned model; the errors are those of the pass `prune`."""
     goal = options.goal
     staircase = resources.staircase or default("", "fp32", "")
-    run = _Run(options, resources, staircase, _example(model, resources.rows))
+    job = _Run(options, resources, staircase, _example(model, resources.rows))
     current = separate(model)
     before = totals(current, staircase)
-    first = groups_of(current, run.example)
-    run.limits = _limits(options, first)
+    first = groups_of(current, job.example)
+    job.limits = _limits(options, first)
     dropped: list[str] = []
     reached = True
     for number, keep in enumerate(options.steps()):
-        groups = first if number == 0 else groups_of(current, run.example)
+        groups = first if number == 0 else groups_of(current, job.example)
         now = totals(current, staircase)
         left = min(1.0, _measure(before, goal) * keep / max(_measure(now, goal), 1e-12))
-        found = run.round(groups, Goal(goal.measure, left), number)
+        found = job.round(groups, Goal(goal.measure, left), number)
         reached = found.reached
-        current = run.cut(groups, found)
+        current = job.cut(groups, found)
         dropped += [block.name for block in found.blocks]
         if resources.tune is not None and number + 1 < options.rounds:
             current = resources.tune(current)
     after = totals(current, staircase)
-    last = {group.name: group.size for group in groups_of(current, run.example).groups}
+    last = {group.name: group.size for group in groups_of(current, job.example).groups}
     changes = tuple(Change(group.name, group.size, last.get(group.name, 0)) for group in first.groups)
     note = None if reached else _short(before, after, goal)
-    return Pruned(current, before, after, changes, tuple(dropped), run.criterion, reached, note)
+    return Pruned(current, before, after, changes, tuple(dropped), job.criterion, reached, note)
 
 
 @dataclass(frozen=True)
@@ -133,36 +137,41 @@ class _Run:
         def told(share: float) -> None:
             tell("choosing channels", base + share / options.rounds)
 
-        found = self.allocate(groups, goal, blocks, told)
+        scores = self.scores(groups)
+        worth = self.worths(groups, goal, scores, blocks)
+        found = self.allocate(groups, goal, scores, blocks, worth, told)
         self.limits = self.limits.after(blocks, found.blocks)
         if not found.blocks:
             return _Chosen(groups, found.units, (), found.reached)
         # What two tensors had lost falls together where the block between them goes, on no step of either: channels
-        # are chosen once more, from the blocks that are left.
+        # are chosen once more, from the blocks that are left. What they matter was measured with the blocks: without
+        # them and not yet trained again, the model knows little, and its gradients tell less.
         shorter = groups_of(whole.drop(groups.model, found.blocks), self.example)
         dense, now = (_measure(totals(g.model, self.staircase), goal) for g in (groups, shorter))
         keep = goal.keep * dense / max(now, 1e-12)
         if keep >= 1 or not shorter.groups:
             return _Chosen(shorter, np.array([], np.int64), found.blocks, keep >= 1)
-        again = self.allocate(shorter, Goal(goal.measure, keep), (), told)
+        again = self.allocate(shorter, Goal(goal.measure, keep), carry(groups, scores, shorter), (), {}, told)
         return _Chosen(shorter, again.units, found.blocks, again.reached)
 
     def allocate(
         self,
         groups: Groups,
         goal: Goal,
+        scores: Scores,
         blocks: tuple[whole.Block, ...],
-        progress: Callable[[float], None],
+        worth: Mapping[int, float],
+        progress: Callable[[float], None] = lambda _share: None,
     ) -> Allocation:
         return allocate(
             groups,
-            self.scores(groups),
+            scores,
             goal,
             self.staircase.of_size(weights(groups.model)),
             limits=self.limits,
             scope=self.options.scope,
             blocks=blocks,
-            shares=self.shares(groups.model, blocks),
+            worths=worth,
             progress=progress,
         )
 
@@ -178,14 +187,32 @@ class _Run:
             groups, self.criterion, evidence, Reading(self.options.over, self.options.normalize)
         )
 
-    def shares(self, model: Model, blocks: tuple[whole.Block, ...]) -> dict[int, float]:
-        """How much the outputs change without each block, in shares of the average block."""
-        if self.resources.rows is None or not blocks:
+    def worths(
+        self, groups: Groups, goal: Goal, scores: Scores, blocks: tuple[whole.Block, ...]
+    ) -> dict[int, float]:
+        """What blocks matter beside channels, on calibration rows or on made-up ones; empty where these do not fit."""
+        if not blocks or self.options.scope != "global":
             return {}
-        changes = np.array(whole.importance(model, blocks, islice(self.rows(), BLOCK_BATCHES)))
-        known = changes[np.isfinite(changes)]
-        mean = float(known.mean()) if known.size else 0.0
-        return {n: float(c) / mean if mean else 1.0 for n, c in enumerate(changes)}
+        real = self.resources.rows is not None
+        rows = (
+            list(islice(self.rows(), BLOCK_BATCHES))
+            if real
+            else [run.sample(groups.model, seed=seed) for seed in range(MADE_UP)]
+        )
+
+        def choose(keep: float) -> np.ndarray:
+            probe = Goal(goal.measure, max(goal.keep, keep))
+            try:
+                return self.allocate(groups, probe, scores, (), {}).units
+            except InputError:  # so much cannot go
+                return np.array([], np.int64)
+
+        try:
+            return worths(groups, scores, blocks, choose, rows)
+        except InputError:
+            if real:
+                raise
+            return {}
 
     def rows(self) -> Iterator[Mapping[str, np.ndarray]]:
         """Yield batches of calibration rows until there are `options.rows`."""

@@ -43,12 +43,12 @@ def allocate(
     limits: Limits = Limits(),
     scope: str = "global",
     blocks: Iterable[Block] = (),
-    shares: Mapping[int, float] | None = None,
+    worths: Mapping[int, float] | None = None,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> Allocation:
     """Return what to remove. `scores` are those of `importance`; with `blocks`, these compete with channels.
 
-    `shares` says, by number of a block, how much it matters beside the average one (see `blocks.importance`).
+    `worths` says what each matters, by its number (see `exchange`); without, as much as the layers in it.
     Raises InputError where nothing can go, or where even all that may go would not reach the goal and any count of
     channels is allowed; on steps, the most that makes the model faster is returned, with `reached` false.
     """
@@ -61,7 +61,7 @@ def allocate(
     state = State.start(costs, scores, limits, goal)
     before = costs.totals(state.gone)
     if scope == "global":
-        greedy(state, shares=shares, progress=progress)
+        greedy(state, worths=worths, progress=progress)
     else:
         uniform(state)
     reached = state.value() <= goal.keep * goal.value(costs, state.gone & False) * (1 + 1e-9)

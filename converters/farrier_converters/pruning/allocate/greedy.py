@@ -9,22 +9,23 @@ from .moves import block_move, block_worth, group_moves, shared_moves
 from .state import Move, State
 
 ROUNDS = 100_000  # moves at most: more than any model has units
+ROUNDING = 1e-9  # of a ratio
 
 
 def greedy(
     state: State,
     *,
-    shares: Mapping[int, float] | None = None,
+    worths: Mapping[int, float] | None = None,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> list[Move]:
     """Change the state until its goal is reached or nothing gains any more, and return the moves that were made.
 
     Widths of groups, of tensors that several groups share, and whole blocks compete by importance lost for time
-    gained. What turned out not to be needed for the goal is then given back, the most important first.
+    gained. What turned out not to be needed for the goal is then given back (see `_give_back`).
     """
     dense = state.goal.value(state.costs, state.gone & False)
     wanted = dense * state.goal.keep
-    board = _Board(state, shares or {})
+    board = _Board(state, worths or {})
     made: list[Move] = []
     value = state.value()
     while value > wanted and len(made) < ROUNDS:
@@ -43,8 +44,8 @@ def greedy(
 class _Board:
     """The open moves of a state; only those whose nodes have changed are looked at again."""
 
-    def __init__(self, state: State, shares: Mapping[int, float]) -> None:
-        self.state, self.shares = state, shares
+    def __init__(self, state: State, worths: Mapping[int, float]) -> None:
+        self.state, self.worths = state, worths
         self.shared = _shared(state)
         self.moves: dict[object, Move | None] = {}
         costs = state.costs
@@ -89,7 +90,7 @@ class _Board:
             moves = shared_moves(state, key[0], axis, kind)  # type: ignore[index]
             return min(moves, key=lambda move: move.price, default=None)
         number = key[1]  # type: ignore[index]
-        return block_move(state, number, block_worth(state, number, self.shares))
+        return block_move(state, number, block_worth(state, number, self.worths))
 
 
 def _shared(state: State) -> dict[tuple[tuple[str, ...], int], tuple[Axis, str]]:
@@ -107,13 +108,21 @@ def _shared(state: State) -> dict[tuple[tuple[str, ...], int], tuple[Axis, str]]
 
 
 def _give_back(state: State, made: list[Move], wanted: float) -> None:
+    """Undo what the goal does not need, the most important first.
+
+    Moves compete in time, also where the goal counts something else: what would bring back a larger share of the time
+    than of what the goal counts stays gone.
+    """
     if state.value() > wanted:
         return
+    nodes = list(state.costs.nodes)
     for move in sorted(made, key=lambda move: -move.lost):
-        before = state.currency(list(state.costs.nodes))
+        value, cost = state.value(), state.spent()
+        paid = state.currency(nodes)
         state.undo(move)
         # a move that others built upon may be needed to stay on a step
-        if state.value() > wanted or state.currency(list(state.costs.nodes)) < before:
+        slower = state.spent() * value > cost * state.value() * (1 + ROUNDING)
+        if state.value() > wanted or state.currency(nodes) < paid or slower:
             state.apply(move)
         else:
             made.remove(move)

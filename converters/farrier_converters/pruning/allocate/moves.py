@@ -78,11 +78,21 @@ def block_move(state: State, number: int, worth: float) -> Move | None:
     return move if move.gained > 0 else None
 
 
-def block_worth(state: State, number: int, shares: Mapping[int, float]) -> float:
-    """Return the importance that goes with a block: of each group, the share of its layers that lie inside.
+def block_worth(state: State, number: int, worths: Mapping[int, float]) -> float:
+    """Return the importance that goes with a block: what it was measured to be, or that of its layers.
 
-    `shares` weighs blocks against each other where their effect was measured; 1 is the average one.
+    Of a measured one, the share of its layers' importance that is still there counts: what its channels had of it was
+    lost with them.
     """
+    left = _of_layers(state, number, state.gone)
+    if number not in worths:
+        return left
+    whole = _of_layers(state, number, state.gone & False)
+    return worths[number] * (left / whole if whole > 0 else 1.0)
+
+
+def _of_layers(state: State, number: int, gone: np.ndarray) -> float:
+    """Return the importance of a block's layers: of each group, the share of its layers that lie inside."""
     costs, inside = state.costs, state.costs.inside[number]
     total = 0.0
     for group in costs.groups.groups:
@@ -90,9 +100,9 @@ def block_worth(state: State, number: int, shares: Mapping[int, float]) -> float
         within = sum(node.index in inside for node in nodes)
         if within:
             units = costs.units(group.name)
-            worth = state.worth[units][~state.gone[units]]
+            worth = state.worth[units][~gone[units]]
             total += float(worth[np.isfinite(worth)].sum()) * within / len(nodes)
-    return total * shares.get(number, 1.0)
+    return total
 
 
 def _move(state: State, units: np.ndarray, nodes: list[Node], before: float) -> Move | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..importance.evidence import Scores
 from .costs import Costs, Node
-from .goal import Goal, Limits
+from .goal import MS, Goal, Limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +61,14 @@ class State:
         out = self.costs.left_out(self.dropped)
         return [node for node in self.costs.touching[group] if node.index not in out]
 
+    @property
+    def paid_in_time(self) -> bool:
+        """Whether moves compete by predicted milliseconds, whatever the goal counts."""
+        return self.limits.on_steps or self.goal.measure == MS
+
     def currency(self, nodes: list[Node]) -> float:
         """Return what these nodes cost in the currency of moves."""
-        if self.limits.on_steps or self.goal.measure == "ms":
+        if self.paid_in_time:
             return sum(self.costs.node_ms(node, self.gone) for node in nodes)
         if self.goal.measure == "parameters":
             return float(self.costs.parameters(self.gone, self.dropped))
@@ -72,6 +77,10 @@ class State:
     def value(self) -> float:
         """Return the goal's measure of what is left."""
         return self.goal.value(self.costs, self.gone, self.dropped)
+
+    def spent(self) -> float:
+        """Return the currency that is left: predicted milliseconds of the run, or the goal's measure."""
+        return self.costs.ms(self.gone, self.dropped) if self.paid_in_time else self.value()
 
     def apply(self, move: Move) -> None:
         """Let a move's units and block go."""

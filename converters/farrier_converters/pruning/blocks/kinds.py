@@ -12,9 +12,9 @@ import onnx
 from farrier_contracts.errors import InputError
 from farrier_contracts.tensors import DYNAMIC, NUMPY_NAMES
 
-from ..graph import run
-from ..graph.edit import Graph
-from ..model import Model
+from ...graph import run
+from ...graph.edit import Graph
+from ...model import Model
 
 PROBES = ((2, 16, 64), (1, 16, 64), (1, 32, 224))  # rows, free sizes, free sides of pictures
 FEW = 2  # rows of an input that is given

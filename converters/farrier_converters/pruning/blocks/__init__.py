@@ -17,13 +17,11 @@ import onnx
 
 from farrier_contracts.errors import InputError
 
-from ..graph import run
-from ..graph.edit import Graph, replace, standard
-from ..model import Model
+from ...graph.edit import Graph, replace, standard
+from ...model import Model
+from .effect import answers, change
 from .kinds import Kind, Kinds
 from .trunk import SHAPES, Flow, Segment, segments
-
-SMALLEST = 1e-12  # of a mean square that is divided by
 
 
 @dataclass(frozen=True)
@@ -118,33 +116,12 @@ def importance(
     rows = list(batches)
     if not rows:
         raise InputError("measuring what a layer is worth needs rows of data")
-    wanted = _answers(model, rows)
+    wanted = answers(model, rows)
     changes = []
     for number, block in enumerate(found):
-        answers = _answers(drop(model, [block]), rows)
-        changes.append(_change(wanted, answers))
+        changes.append(change(wanted, answers(drop(model, [block]), rows)))
         progress("weighing layers", (number + 1) / len(found))
     return tuple(changes)
-
-
-def _answers(model: Model, rows: Sequence[Mapping[str, np.ndarray]]) -> list[list[np.ndarray]]:
-    try:
-        opened = run.session(model.proto)
-        return [[np.asarray(a) for a in opened.run(None, dict(feeds))] for feeds in rows]  # type: ignore[arg-type]
-    except run.runtime_errors() as error:
-        raise InputError(f"ONNX Runtime cannot run the model: {run.brief(error)}") from None
-
-
-def _change(wanted: list[list[np.ndarray]], found: list[list[np.ndarray]]) -> float:
-    shares = []
-    for position in range(len(wanted[0])):
-        pairs = [(w[position].astype(np.float64), f[position]) for w, f in zip(wanted, found, strict=True)]
-        if any(w.shape != f.shape for w, f in pairs):
-            return math.inf
-        moved = sum(float(np.square(w - f).sum()) for w, f in pairs)
-        whole = sum(float(np.square(w - w.mean()).sum()) for w, _ in pairs)
-        shares.append(moved / max(whole, SMALLEST))
-    return float(np.mean(shares)) if shares else 0.0
 
 
 Stretch = tuple[int, int, int]  # first segment, the one after the last, family

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from ..graph.edit import Graph, reads, standard
+from ...graph.edit import Graph, reads, standard
 
 WHOLE = (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL)
 SHAPES = ("Shape", "Size")  # read how large a tensor is, not what it holds
