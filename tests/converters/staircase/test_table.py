@@ -75,6 +75,20 @@ def test_a_layer_costs_its_work_at_the_widths_that_count() -> None:
     assert table.layer_cost("conv", outputs=0, inputs=8, positions=1, kernel=1, groups=1) == 0.0
 
 
+def test_a_large_kernel_on_few_channels_costs_what_its_further_positions_do() -> None:
+    curve = Curve({64: 64.0}, {1: 4.0, 3: 4.0, 64: 64.0}, {100: 0.5}, call_ns=300.0, taps={1: 1.5, 3: 3.0})
+    table = Staircase("e", "int8", "m", {"strided": curve})
+
+    def cost(inputs: int, kernel: int) -> float:
+        size = {"outputs": 64, "inputs": inputs, "positions": 100, "kernel": kernel, "groups": 1}
+        return 1e6 * table.layer_cost("strided", **size) - 300.0
+
+    assert cost(1, 9) == pytest.approx(100 * 64 * 9 * 4.0 * 0.5)
+    assert cost(1, 40) == pytest.approx(100 * 64 * (9 * 4.0 + 31 * 1.5) * 0.5)
+    assert cost(2, 49) == pytest.approx(100 * 64 * (9 * 4.0 + 40 * 3.0) * 0.5)
+    assert cost(64, 49) == pytest.approx(100 * 64 * 49 * 64.0 * 0.5)  # many channels: all positions alike
+
+
 def test_a_kind_that_was_not_measured_counts_as_the_one_most_like_it() -> None:
     conv = Curve({16: 16.0, 32: 32.0}, {}, {1: 1.0})
     table = Staircase("e", "fp32", "m", {"conv": conv})

@@ -8,7 +8,7 @@ time grows by what reading them takes, and the rest is making them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from ...model import Model
 from . import networks
 from .layers import CONV, DENSE, DEPTHWISE, POINTWISE, PRODUCT, RECURRENT, STRIDED
 from .networks import BLOCKS, FEATURES, OUTER, SIDE, STEPS, TOKENS
-from .table import OTHER, Curve
+from .table import KERNEL, OTHER, Curve, effective
 
 WIDTHS = tuple(range(1, 97))  # every one: odd widths have kernels of their own in some engines
 SIDES = (4, 8, 32)  # pixels, besides SIDE: small maps fill kernels badly, large ones leave the cache
@@ -31,6 +31,8 @@ SUMS = 4  # sums in a row
 HEAVY = 256  # channels of layers with many weights, on a map of
 HEAVY_SIDE = SIDES[0]  # pixels a side: little work for each weight
 HEAVY_LAYERS = (1, 2, 4, 8)  # of 590 thousand weights each
+PICTURE = (1, 3)  # channels, as first layers read them, with a kernel of
+LARGE = 7  # pixels a side
 LEAST = 0.25  # channels that any width costs: below that, times are noise
 LEAST_NS = 1.0
 PROPORTION = 0.5  # of a width, that making or reading it costs at least
@@ -122,18 +124,30 @@ def _convolutions(widths: Sequence[int]) -> Family:
         for heads in HEADS:
             found[f"strided {side} {heads}"] = partial(networks.strided, heads=heads, side=side)
 
+    pictures = tuple(width for width in PICTURE if width in widths)
+    for width in pictures:
+        found[f"large {width}"] = partial(networks.there_and_back, width, 3, back=LARGE)
     for layers in HEAVY_LAYERS:
         found[f"heavy {layers}"] = partial(networks.chain, HEAVY, 3, layers=layers, side=HEAVY_SIDE)
 
     def curves(times: Times) -> dict[str, Curve]:
         curve = _pair_curve(times, 3, widths)
+        curve = replace(curve, taps={width: _tap(times, curve, width) for width in pictures})
         rates = {}
         for side in sorted({*SIDES, SIDE}):
             one = _slope(times, f"strided {side} ", HEADS)
             rates[side * side] = max(one - curve.call_ns, LEAST_NS) / (side * side * 9 * OUTER * OUTER)
-        return {CONV: curve, STRIDED: Curve(curve.outputs, curve.inputs, rates, call_ns=curve.call_ns)}
+        return {CONV: curve, STRIDED: replace(curve, macs_ns=rates)}
 
     return Family("convolutions", found, curves, lambda times: _run(times, curves(times)[CONV]))
+
+
+def _tap(times: Times, curve: Curve, width: int) -> float:
+    """Return how many inputs each further position of a kernel costs as much as, where it reads `width` channels."""
+    more = (times[f"large {width}"] - times[f"pair {width}"]) / BLOCKS
+    positions = SIDE * SIDE
+    unit = positions * (LARGE * LARGE - KERNEL) * effective(curve.outputs, OUTER) * curve.rate(positions)
+    return _channels(more / max(unit, LEAST_NS))
 
 
 def _run(times: Times, curve: Curve) -> dict[str, Any]:

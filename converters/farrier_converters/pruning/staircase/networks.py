@@ -86,12 +86,14 @@ def _map(side: int) -> Net:
     return Net((1, OUTER, side, side))
 
 
-def there_and_back(width: int, kernel: int, *, blocks: int = BLOCKS, side: int = SIDE) -> Model:
-    """Return pairs of convolutions: to `width` channels, and back."""
+def there_and_back(
+    width: int, kernel: int, *, blocks: int = BLOCKS, side: int = SIDE, back: int | None = None
+) -> Model:
+    """Return pairs of convolutions: to `width` channels, and back, with a kernel of its own where `back` says so."""
     net = _map(side)
     for _ in range(blocks):
         net.conv(width, kernel)
-        net.conv(OUTER, kernel)
+        net.conv(OUTER, back or kernel)
     return net.pooled()
 
 

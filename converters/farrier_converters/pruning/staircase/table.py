@@ -17,6 +17,7 @@ TOLERANCE = 0.02  # of a time: widths whose times differ by less cost the same
 PAYS = 1 / 3  # of the share of channels that goes, which the time has to fall by at least
 OTHER = "other"  # the kind of work that has no weights: element by element
 NS_PER_MS = 1e6
+KERNEL = 9  # positions of the kernels that spatial convolutions are measured with
 LIKE = {"transposed": "conv", "strided": "conv", "product": "dense"}  # whose curve serves a kind without one
 
 
@@ -56,6 +57,8 @@ class Curve:
     likewise. `macs_ns[p]` is the time of one multiply-add in a wide layer with `p` output positions (between measured
     numbers of positions the rate is interpolated over their logarithm). `element_ns` is the time per element of the
     result that no multiply-add explains (in integers, its rounding), and `call_ns` that of a node whatever its size.
+    `taps[w]` is the effective number of inputs for each position that a kernel has beyond KERNEL, where it reads few
+    channels: engines that fill up the whole of what an output is summed from fill up less of a larger kernel.
     """
 
     outputs: Mapping[int, float] = field(default_factory=dict)
@@ -63,6 +66,7 @@ class Curve:
     macs_ns: Mapping[int, float] = field(default_factory=lambda: {1: 0.01})
     element_ns: float = 0.0
     call_ns: float = 0.0
+    taps: Mapping[int, float] = field(default_factory=dict)
 
     def rate(self, positions: int) -> float:
         """Return the nanoseconds of one multiply-add where the result has that many positions."""
@@ -76,7 +80,10 @@ class Curve:
         else:
             wide = groups * effective(self.outputs, -(-outputs // groups))
             deep = effective(self.inputs, -(-inputs // groups))
-        multiplications = positions * kernel * wide * deep
+        depth = kernel * deep
+        if kernel > KERNEL and groups == 1 and inputs <= max(self.taps, default=0):
+            depth = KERNEL * deep + (kernel - KERNEL) * effective(self.taps, inputs)
+        multiplications = positions * wide * depth
         return multiplications * self.rate(positions) + positions * wide * self.element_ns + self.call_ns
 
 
