@@ -1,6 +1,6 @@
 """What the pattern 2:4 costs a ResNet56, against the same network trained alike without zeros.
 
-    python -m benchmarks.sparsity.resnet56_24 [--device cuda] [--epochs 25] [--parallel] [--seeds 1] [--source MODEL]
+    python -m benchmarks.sparsity.resnet56_24 [--device cuda] [--epochs 40] [--parallel] [--seeds 1] [--source MODEL]
 
 See `benchmarks.sparsity.sides` for what both sides share. The pattern comes by magnitude, to ever more groups of four
 inputs, in the first third of the training. The first layer has three inputs and stays dense.
@@ -17,7 +17,7 @@ from .sides import one_seed, parser
 
 
 def main() -> None:
-    arguments = parser(__doc__ or "", epochs=25, rate=0.02).parse_args()
+    arguments = parser(__doc__ or "", epochs=40, rate=0.05).parse_args()
     options = SparsifyOptions(pattern="2:4", schedule="cubic", end=0.34, updates=30)
     found = [one_seed("resnet56", options, seed, arguments) for seed in range(arguments.seeds)]
     report = found[0].found.report

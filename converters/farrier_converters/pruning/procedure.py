@@ -138,6 +138,8 @@ class _Run:
             tell("choosing channels", base + share / options.rounds)
 
         scores = self.scores(groups)
+        if blocks:
+            tell("weighing layers", base)
         worth = self.worths(groups, goal, scores, blocks)
         found = self.allocate(groups, goal, scores, blocks, worth, told)
         self.limits = self.limits.after(blocks, found.blocks)
