@@ -8,10 +8,10 @@ The pictures of cifar10_jpg, 7,000 to learn from and 3,000 to judge by, split an
 the published ResNet56: the float network that one would deliver, and the original that the recipe starts and learns
 from (or put another there, like the dense side of `benchmarks.pruning.resnet56`, which has the same pictures). `shrink`
 applies the recipe of `farrier optimize` (prune, distill, fuse, int8; with --layers, layers go before channels, and the
-other shares are of what that leaves) with as many epochs, crops and flips in the same
-order. Both write ONNX files into --work, so that they may run on a machine with an accelerator, which then has no part
-in the figures. `measure` reads these files: bytes, medians of interleaved runs at batch 1 on one thread of ONNX
-Runtime, and accuracies in ONNX Runtime. Without --stage all run in turn. No epoch is chosen by the 3,000. The published
+other shares are of what that leaves) with as many epochs, crops and flips in the same order. Both write ONNX files into
+--work, so that they may run on a machine with an accelerator, which then has no part in the figures. `measure` reads
+these files: bytes, medians of interleaved runs at batch 1 on one thread of ONNX Runtime, and accuracies in ONNX
+Runtime. Without --stage all run in turn. No epoch is chosen by the 3,000. The published
 network has seen the lossless twins of all pictures, which a third of the parameters cannot know by heart; --source
 takes one that has not (see `benchmarks.training.unseen`; with its seed 0, so one seed). The figure is the least of: how
 many times smaller over 10, how many times faster over 4, one point over the points lost (at most 2), each as the mean

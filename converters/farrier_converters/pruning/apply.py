@@ -13,8 +13,7 @@ from ..graph import run
 from ..model import Model
 from .blocks import Block, drop
 from .cut import cut
-from .group import Groups, groups_of
-from .labels import STAYS
+from .group import Groups, groups_of, sources
 from .mask import masked
 
 TOLERANCE = 1e-4  # of the largest output: sums over fewer channels round otherwise
@@ -69,18 +68,8 @@ def carried(groups: Groups, units: np.ndarray, others: Groups) -> np.ndarray:
 
     Of units that fall together there, all have to be among these.
     """
-    gone: dict[tuple[str, int], np.ndarray] = {}
-    for slot in groups.found.slots:
-        gone[slot.tensor, slot.axis] = np.isin(groups.found.units.find(slot.labels), units)
-    goes: set[int] = set()
-    stays: set[int] = {STAYS}
-    for slot in others.found.slots:
-        mask = gone.get((slot.tensor, slot.axis))
-        if mask is not None:
-            roots = others.found.units.find(slot.labels)
-            goes.update(roots[mask].tolist())
-            stays.update(roots[~mask].tolist())
-    return np.array(sorted(goes - stays), np.int64)
+    gone = set(units.tolist())
+    return np.array(sorted(unit for unit, here in sources(groups, others).items() if here <= gone), np.int64)
 
 
 def agree(

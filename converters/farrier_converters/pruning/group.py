@@ -121,6 +121,24 @@ def groups_of(model: Model, example: Mapping[str, np.ndarray] | None = None) -> 
     return Groups(model, ordered, _frozen(found, names, ops), found)
 
 
+def sources(groups: Groups, others: Groups) -> dict[int, set[int]]:
+    """Return, for each unit of another graph that can go, the units that lie where it does in the constants of both.
+
+    Among them is STAYS where what can go there has to stay here.
+    """
+    roots = {(s.tensor, s.axis): groups.found.units.find(s.labels) for s in groups.found.slots}
+    known: dict[int, set[int]] = {}
+    for slot in others.found.slots:
+        mine = roots.get((slot.tensor, slot.axis))
+        if mine is not None:
+            theirs = others.found.units.find(slot.labels)
+            pairs = np.unique(np.stack([theirs.ravel(), mine.ravel()], 1), axis=0)
+            for unit, source in pairs.tolist():
+                if unit != STAYS:
+                    known.setdefault(unit, set()).add(source)
+    return known
+
+
 def _signatures(found: Findings) -> dict[int, tuple[tuple[int, int], ...]]:
     """For each unit that can go, the slots where it lies, with its number of elements there."""
     places: dict[int, list[tuple[int, int]]] = {}

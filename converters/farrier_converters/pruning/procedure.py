@@ -138,8 +138,6 @@ class _Run:
             tell("choosing channels", base + share / options.rounds)
 
         scores = self.scores(groups)
-        if blocks:
-            tell("weighing layers", base)
         worth = self.worths(groups, goal, scores, blocks)
         found = self.allocate(groups, goal, scores, blocks, worth, told)
         self.limits = self.limits.after(blocks, found.blocks)
@@ -210,7 +208,7 @@ class _Run:
                 return np.array([], np.int64)
 
         try:
-            return worths(groups, scores, blocks, choose, rows)
+            return worths(groups, scores, blocks, choose, rows, progress=self.resources.progress)
         except InputError:
             if real:
                 raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from .costs import Axis
-from .moves import block_move, block_worth, group_moves, shared_moves
+from .moves import block_move, block_worth, group_moves, layers_worth, shared_moves
 from .state import Move, State
 
 ROUNDS = 100_000  # moves at most: more than any model has units
@@ -46,6 +46,7 @@ class _Board:
 
     def __init__(self, state: State, worths: Mapping[int, float]) -> None:
         self.state, self.worths = state, worths
+        self.dense = {number: layers_worth(state, number) for number in worths}
         self.shared = _shared(state)
         self.moves: dict[object, Move | None] = {}
         costs = state.costs
@@ -90,7 +91,7 @@ class _Board:
             moves = shared_moves(state, key[0], axis, kind)  # type: ignore[index]
             return min(moves, key=lambda move: move.price, default=None)
         number = key[1]  # type: ignore[index]
-        return block_move(state, number, block_worth(state, number, self.worths))
+        return block_move(state, number, block_worth(state, number, self.worths, self.dense))
 
 
 def _shared(state: State) -> dict[tuple[tuple[str, ...], int], tuple[Axis, str]]:

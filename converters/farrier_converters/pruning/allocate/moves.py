@@ -78,20 +78,19 @@ def block_move(state: State, number: int, worth: float) -> Move | None:
     return move if move.gained > 0 else None
 
 
-def block_worth(state: State, number: int, worths: Mapping[int, float]) -> float:
-    """Return the importance that goes with a block: what it was measured to be, or that of its layers.
+def block_worth(state: State, number: int, worths: Mapping[int, float], dense: Mapping[int, float]) -> float:
+    """Return the importance that goes with a block: what it was measured to be (`worths`), or that of its layers.
 
     Of a measured one, the share of its layers' importance that is still there counts: what its channels had of it was
-    lost with them.
+    lost with them. `dense` holds what the layers of these blocks had at first.
     """
-    left = _of_layers(state, number, state.gone)
+    left = layers_worth(state, number)
     if number not in worths:
         return left
-    whole = _of_layers(state, number, state.gone & False)
-    return worths[number] * (left / whole if whole > 0 else 1.0)
+    return worths[number] * (left / dense[number] if dense[number] > 0 else 1.0)
 
 
-def _of_layers(state: State, number: int, gone: np.ndarray) -> float:
+def layers_worth(state: State, number: int) -> float:
     """Return the importance of a block's layers: of each group, the share of its layers that lie inside."""
     costs, inside = state.costs, state.costs.inside[number]
     total = 0.0
@@ -100,7 +99,7 @@ def _of_layers(state: State, number: int, gone: np.ndarray) -> float:
         within = sum(node.index in inside for node in nodes)
         if within:
             units = costs.units(group.name)
-            worth = state.worth[units][~gone[units]]
+            worth = state.worth[units][~state.gone[units]]
             total += float(worth[np.isfinite(worth)].sum()) * within / len(nodes)
     return total
 

@@ -15,6 +15,7 @@ import numpy as np
 from .. import blocks as whole
 from ..apply import remove
 from ..group import Groups
+from ..importance.carry import by_unit
 from ..importance.evidence import Scores
 from .effect import answers, change
 
@@ -49,11 +50,7 @@ def _rate(
     enough: float,
 ) -> float:
     """Return importance over movement, of channels that move the outputs as far as a block does; 1 if none can go."""
-    worth = {
-        int(unit): float(value)
-        for group in groups.groups
-        for unit, value in zip(group.units, scores[group.name], strict=True)
-    }
+    worth = by_unit(groups, scores)
     wanted = answers(groups.model, rows)
     rate, before = 1.0, 0
     for share in PROBES:

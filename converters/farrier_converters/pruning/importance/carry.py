@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..group import Groups
+from ..group import Groups, sources
 from ..labels import STAYS
 from .evidence import Scores
 
@@ -14,24 +14,20 @@ def carry(groups: Groups, scores: Scores, others: Groups) -> Scores:
 
     Of units that fall together in `others`, it is the sum. What lies where nothing was scored is infinite.
     """
-    worth = {
-        int(unit): float(value)
-        for group in groups.groups
-        for unit, value in zip(group.units, scores[group.name], strict=True)
-    }
-    roots = {(s.tensor, s.axis): groups.found.units.find(s.labels) for s in groups.found.slots}
-    known: dict[int, set[int]] = {}
-    for slot in others.found.slots:
-        mine = roots.get((slot.tensor, slot.axis))
-        if mine is not None:
-            theirs = others.found.units.find(slot.labels)
-            pairs = np.unique(np.stack([theirs.ravel(), mine.ravel()], 1), axis=0)
-            for unit, source in pairs.tolist():
-                if unit != STAYS:
-                    known.setdefault(unit, set()).add(source)
+    worth = by_unit(groups, scores)
+    known = sources(groups, others)
     return {
         group.name: np.array(
             [sum(worth.get(source, np.inf) for source in known.get(int(u), {STAYS})) for u in group.units]
         )
         for group in others.groups
+    }
+
+
+def by_unit(groups: Groups, scores: Scores) -> dict[int, float]:
+    """Return the importance of each unit by its number."""
+    return {
+        int(unit): float(value)
+        for group in groups.groups
+        for unit, value in zip(group.units, scores[group.name], strict=True)
     }
